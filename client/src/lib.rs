@@ -1,0 +1,1 @@
+//! A client for TiKV: raw and transactional, on any async runtime.

@@ -1,0 +1,1 @@
+//! Encodings of keys and numbers that keep their order.

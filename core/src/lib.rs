@@ -1,0 +1,23 @@
+//! The TiKV client protocol as deterministic state machines.
+//!
+//! This crate does no I/O, reads no clock, starts no thread and keeps no global state. Everything it needs to know of
+//! the world is handed in (the time, a seed, the answers of servers), and everything it wants done comes out as a
+//! command. The same machines therefore run in production under any async runtime, in a seeded simulation with virtual
+//! time, under a fuzzer, and in a model checker.
+//!
+//! Applications want the crate `tikv`, which drives these machines. Use this crate directly to embed the protocol in an
+//! event loop of your own.
+//!
+//! The modules form layers: each uses only those above it in this list.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`] |
+
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod key;
+pub mod rng;
+pub mod time;
+pub mod timestamp;

@@ -1,0 +1,1 @@
+//! A simulated TiKV and PD cluster: deterministic, in process or served on TCP.

@@ -1,0 +1,1 @@
+//! The async-std runtime for the tikv client.

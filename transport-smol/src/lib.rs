@@ -1,0 +1,1 @@
+//! The smol runtime for the tikv client.
