@@ -1,1 +1,0 @@
-//! Encodings of keys and numbers that keep their order.
