@@ -50,12 +50,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// All `.proto` files of the folder, in a fixed order.
+/// All `.proto` files below the folder, in a fixed order.
 fn proto_files(folder: &Path) -> Result<BTreeSet<PathBuf>, Box<dyn Error>> {
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "proto") {
+        if path.is_dir() {
+            files.append(&mut proto_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
             files.insert(path);
         }
     }
