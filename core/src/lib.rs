@@ -13,9 +13,11 @@
 //! | layer | modules |
 //! |---|---|
 //! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`] |
+//! | errors | [`backoff`] |
 
 #![forbid(unsafe_code)]
 
+pub mod backoff;
 pub mod codec;
 pub mod key;
 pub mod rng;
