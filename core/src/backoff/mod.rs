@@ -21,6 +21,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use tikv_proto::errorpb;
+
 use crate::rng::Rng;
 
 pub mod budget;
@@ -47,6 +49,22 @@ impl Default for Tuning {
     fn default() -> Self {
         Tuning { weight: 2, lock_fast_base_ms: 10 }
     }
+}
+
+/// What to back off of before keys are located anew, once `error` has ended a call to their region. Nothing after an
+/// `EpochNotMatch` that names the regions of today; [`BackoffKind::RegionMiss`] after anything else, also after the
+/// [pseudo region error](is_pseudo_region_error). client-go: `MayBackoffForRegionError`.
+#[must_use]
+pub fn before_relocating(error: &errorpb::Error) -> Option<BackoffKind> {
+    let told_where = error.epoch_not_match.is_some() && !is_pseudo_region_error(error);
+    (!told_where).then_some(BackoffKind::RegionMiss)
+}
+
+/// Whether this is the region error that the client itself makes up when no replica is left to try: an `EpochNotMatch`
+/// without regions. client-go: `IsFakeRegionError`.
+#[must_use]
+pub fn is_pseudo_region_error(error: &errorpb::Error) -> bool {
+    error.epoch_not_match.as_ref().is_some_and(|mismatch| mismatch.current_regions.is_empty())
 }
 
 /// The budget of one operation: how much it has slept, of which kinds, and how much it still may.

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use quickcheck::{Arbitrary, Gen, quickcheck};
+use tikv_proto::{errorpb, metapb};
 
 use super::BackoffKind::{
     IsWitness, RegionMiss, RegionNotInitialized, RegionRecoveryInProgress, TikvRpc, TikvServerBusy, TxnLockFast,
@@ -310,6 +311,29 @@ fn statistics_count_every_sleep_and_remember_the_last_three() {
             .skip(times.saturating_sub(3))
             .collect();
         assert_eq!(recent, expected);
+    }
+}
+
+#[test]
+fn keys_are_located_anew_at_once_only_if_the_error_says_where_they_are() {
+    let epoch_not_match = |current_regions| errorpb::Error {
+        epoch_not_match: Some(errorpb::EpochNotMatch { current_regions }),
+        ..Default::default()
+    };
+    let real = epoch_not_match(vec![metapb::Region { id: 1, ..Default::default() }]);
+    assert!(!is_pseudo_region_error(&real));
+    assert_eq!(before_relocating(&real), None);
+
+    let pseudo = epoch_not_match(vec![]);
+    assert!(is_pseudo_region_error(&pseudo));
+    let not_leader = errorpb::Error { not_leader: Some(Default::default()), ..Default::default() };
+    let busy = errorpb::Error { server_is_busy: Some(Default::default()), ..Default::default() };
+    let not_synced = errorpb::Error { max_timestamp_not_synced: Some(Default::default()), ..Default::default() };
+    for error in [pseudo, not_leader, busy, not_synced] {
+        let kind = before_relocating(&error).unwrap();
+        assert_eq!(kind, RegionMiss);
+        assert!(Backoff::new(ms(1)).next(kind, &mut rng()).unwrap() > Duration::ZERO);
+        assert!(Backoff::none().next(kind, &mut rng()).is_err(), "without a budget the error is final");
     }
 }
 
