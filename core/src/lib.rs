@@ -12,14 +12,23 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`] |
-//! | errors | [`backoff`] |
+//! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`], [`config`] |
+//! | what can be asked of TiKV and PD | [`request`], [`keyspace`] |
+//! | what goes wrong, and when to try again | [`error`], [`backoff`] |
+//! | what is known | [`knowledge`] |
+//! | the contract of machines | [`machine`] |
 
 #![forbid(unsafe_code)]
 
 pub mod backoff;
 pub mod codec;
+pub mod config;
+pub mod error;
 pub mod key;
+pub mod keyspace;
+pub mod knowledge;
+pub mod machine;
+pub mod request;
 pub mod rng;
 pub mod time;
 pub mod timestamp;

@@ -1,0 +1,161 @@
+//! What leaves a machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::BackgroundMachine;
+use crate::backoff::BackoffKind;
+use crate::request::pd::PdRequest;
+use crate::request::{Request, RequestContext};
+use crate::time::Time;
+use crate::timestamp::Timestamp;
+
+/// Names a command that expects an answer. Unique within one run of one top-level machine, in the order of issue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// Something that a machine wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Send an RPC to a store; answered by [`Event::Reply`](super::Event::Reply).
+    Call(Box<Call>),
+    /// Ask PD; answered by [`Event::Pd`](super::Event::Pd).
+    Pd {
+        /// Names the question.
+        token: Token,
+        /// The question.
+        request: PdRequest,
+    },
+    /// Wake me; answered by [`Event::Woken`](super::Event::Woken), not before `until`.
+    Sleep {
+        /// Names the timer.
+        token: Token,
+        /// When.
+        until: Time,
+        /// Why, for people.
+        reason: SleepReason,
+    },
+    /// Forget an earlier command: its answer will not be waited for. An RPC may be executed all the same.
+    Cancel {
+        /// The command to forget.
+        token: Token,
+    },
+    /// Run this machine on its own, without an owner.
+    Spawn(BackgroundMachine),
+    /// Something worth telling an observer.
+    Observe(Observation),
+}
+
+/// One RPC to a store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// Names the call.
+    pub token: Token,
+    /// The store.
+    pub store_id: u64,
+    /// Where the store listens.
+    pub address: Arc<str>,
+    /// Region, epoch, peer and options; encoded in front of the request.
+    pub context: RequestContext,
+    /// What is asked.
+    pub request: Request,
+    /// When to give up: after it the answer is a timeout fault.
+    pub deadline: Time,
+}
+
+/// Why a machine sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SleepReason {
+    /// Back-off of the given kind between attempts.
+    Backoff(BackoffKind),
+    /// Waiting for a lock that is still alive.
+    LockAlive,
+    /// The next beat of a transaction's heartbeat.
+    Heartbeat,
+}
+
+/// Something worth telling an observer; never needed for correctness.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Observation {
+    /// A store answered with a region error.
+    RegionError {
+        /// Which, as the field of `errorpb.Error` is called.
+        name: &'static str,
+        /// The region asked for.
+        region_id: u64,
+        /// The store that answered.
+        store_id: u64,
+    },
+    /// An RPC failed.
+    CallFailed {
+        /// The store.
+        store_id: u64,
+        /// What happened.
+        fault: crate::error::Fault,
+    },
+    /// A lock stood in the way.
+    LockMet {
+        /// The transaction that met it, zero for none.
+        caller_ts: Timestamp,
+        /// The transaction that holds it.
+        lock_ts: Timestamp,
+    },
+    /// A background task gave up; others will have to clean up (lock resolution does).
+    BackgroundFailed {
+        /// Which task.
+        task: &'static str,
+        /// Why.
+        error: crate::error::Error,
+    },
+}
+
+/// Where a machine's commands collect until the driver takes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Outbox {
+    commands: Vec<Command>,
+    next_token: u64,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    #[must_use]
+    pub fn new() -> Self {
+        Outbox::default()
+    }
+
+    /// Takes all commands, in the order they were issued. Keeps the space for the next ones.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Command> {
+        self.commands.drain(..)
+    }
+
+    /// Whether no command waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// The token that the next command will get: what a child issues between two marks is the child's.
+    pub(super) fn mark(&self) -> Token {
+        Token(self.next_token)
+    }
+
+    pub(super) fn new_token(&mut self) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        token
+    }
+
+    pub(super) fn push(&mut self, command: Command) {
+        self.commands.push(command);
+    }
+}
+
+impl Call {
+    /// How long the call may take from `now` on.
+    #[must_use]
+    pub fn timeout(&self, now: Time) -> Duration {
+        self.deadline.saturating_since(now)
+    }
+}

@@ -1,0 +1,111 @@
+//! What a machine may see of the world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Background, BackgroundMachine, Call, Command, Observation, Outbox, SleepReason, Token};
+use crate::config::Config;
+use crate::knowledge::Knowledge;
+use crate::request::pd::PdRequest;
+use crate::request::{Request, RequestContext};
+use crate::rng::Rng;
+use crate::time::Time;
+
+/// All that a machine may see of the world, and where its commands go.
+#[derive(Debug)]
+pub struct Context<'a> {
+    now: Time,
+    rng: &'a mut Rng,
+    knowledge: &'a Knowledge,
+    config: &'a Config,
+    outbox: &'a mut Outbox,
+}
+
+impl<'a> Context<'a> {
+    /// A context for one step.
+    pub fn new(
+        now: Time,
+        rng: &'a mut Rng,
+        knowledge: &'a Knowledge,
+        config: &'a Config,
+        outbox: &'a mut Outbox,
+    ) -> Self {
+        Context { now, rng, knowledge, config, outbox }
+    }
+
+    /// The time of this step.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The generator of this operation.
+    pub fn rng(&mut self) -> &mut Rng {
+        self.rng
+    }
+
+    /// What the client knows of the cluster.
+    #[must_use]
+    pub fn knowledge(&self) -> &'a Knowledge {
+        self.knowledge
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &'a Config {
+        self.config
+    }
+
+    /// Sends an RPC to a store.
+    pub fn call(
+        &mut self,
+        store_id: u64,
+        address: Arc<str>,
+        context: RequestContext,
+        request: Request,
+        timeout: Duration,
+    ) -> Token {
+        let token = self.outbox.new_token();
+        let deadline = self.now + timeout;
+        self.outbox.push(Command::Call(Box::new(Call { token, store_id, address, context, request, deadline })));
+        token
+    }
+
+    /// Asks PD for a timestamp.
+    pub fn timestamp(&mut self) -> Token {
+        self.pd(PdRequest::Timestamp)
+    }
+
+    /// Asks PD.
+    pub fn pd(&mut self, request: PdRequest) -> Token {
+        let token = self.outbox.new_token();
+        self.outbox.push(Command::Pd { token, request });
+        token
+    }
+
+    /// Sleeps.
+    pub fn sleep(&mut self, duration: Duration, reason: SleepReason) -> Token {
+        let token = self.outbox.new_token();
+        self.outbox.push(Command::Sleep { token, until: self.now + duration, reason });
+        token
+    }
+
+    /// Forgets an earlier command.
+    pub fn cancel(&mut self, token: Token) {
+        self.outbox.push(Command::Cancel { token });
+    }
+
+    /// Leaves a machine running without an owner.
+    pub fn spawn(&mut self, machine: impl Background) {
+        self.outbox.push(Command::Spawn(BackgroundMachine::new(machine)));
+    }
+
+    /// Tells an observer.
+    pub fn observe(&mut self, observation: Observation) {
+        self.outbox.push(Command::Observe(observation));
+    }
+
+    pub(super) fn mark(&self) -> Token {
+        self.outbox.mark()
+    }
+}

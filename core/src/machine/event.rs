@@ -1,0 +1,17 @@
+//! What enters a machine.
+
+use crate::error::{Fault, PdError};
+use crate::request::Response;
+use crate::request::pd::PdResponse;
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant)] // Moved once from the driver to the machine; boxing would cost more.
+pub enum Event {
+    /// Answers [`Command::Call`](super::Command::Call).
+    Reply(Result<Response, Fault>),
+    /// Answers [`Command::Pd`](super::Command::Pd).
+    Pd(Result<PdResponse, PdError>),
+    /// Answers [`Command::Sleep`](super::Command::Sleep).
+    Woken,
+}

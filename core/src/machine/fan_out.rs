@@ -1,0 +1,131 @@
+//! Many children at once, under a limit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::Poll;
+
+use super::{Context, Event, Machine, Token};
+
+/// Names a child of a [`FanOut`], in the order in which children were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChildId(pub u32);
+
+/// Runs many machines of one kind, at most `limit` at a time, and routes events to the child that waits for them.
+///
+/// Not a machine itself but the part that its owner builds on: the owner adds children (also later, when one has to be
+/// replaced by several), passes events on, and takes finished outputs one by one.
+///
+/// ```text
+/// fan_out.add(child);                       any number of times
+/// fan_out.run(cx);                          starts children up to the limit
+/// fan_out.handle(cx, token, event);         in the owner's handle()
+/// while let Some((id, output)) = fan_out.next_finished(cx) { … add more, or cancel_all … }
+/// if fan_out.is_idle() { … all done … }
+/// ```
+///
+/// A child owns the tokens that it issues: they lie between the marks of the outbox before and after its step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FanOut<M: Machine> {
+    limit: usize,
+    next_id: u32,
+    waiting: VecDeque<(ChildId, M)>,
+    running: BTreeMap<ChildId, M>,
+    routes: BTreeMap<Token, ChildId>,
+    finished: VecDeque<(ChildId, M::Output)>,
+}
+
+impl<M: Machine> FanOut<M> {
+    /// No children yet; at most `limit` (but at least one) will run at once.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        FanOut {
+            limit: limit.max(1),
+            next_id: 0,
+            waiting: VecDeque::new(),
+            running: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            finished: VecDeque::new(),
+        }
+    }
+
+    /// Adds a child, to be started by the next [`FanOut::run`].
+    pub fn add(&mut self, child: M) -> ChildId {
+        let id = ChildId(self.next_id);
+        self.next_id += 1;
+        self.waiting.push_back((id, child));
+        id
+    }
+
+    /// Starts waiting children while there is room.
+    pub fn run(&mut self, cx: &mut Context<'_>) {
+        while self.running.len() < self.limit {
+            let Some((id, mut child)) = self.waiting.pop_front() else { return };
+            let mark = cx.mark();
+            let poll = child.start(cx);
+            self.after_step(cx, id, child, mark, poll);
+        }
+    }
+
+    /// Routes an event to the child that issued `token`. Returns false if none did (or it is gone).
+    pub fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> bool {
+        let Some(id) = self.routes.remove(&token) else { return false };
+        let Some(mut child) = self.running.remove(&id) else { return false };
+        let mark = cx.mark();
+        let poll = child.handle(cx, token, event);
+        self.after_step(cx, id, child, mark, poll);
+        true
+    }
+
+    /// Takes the next finished child's output; starts waiting children when none is left to take.
+    pub fn next_finished(&mut self, cx: &mut Context<'_>) -> Option<(ChildId, M::Output)> {
+        if self.finished.is_empty() {
+            self.run(cx);
+        }
+        self.finished.pop_front()
+    }
+
+    /// Forgets all children, and cancels what the running ones wait for. Outputs not yet taken are kept.
+    pub fn cancel_all(&mut self, cx: &mut Context<'_>) {
+        for token in std::mem::take(&mut self.routes).into_keys() {
+            cx.cancel(token);
+        }
+        self.waiting.clear();
+        self.running.clear();
+    }
+
+    /// Forgets the children that have not started.
+    pub fn cancel_waiting(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Whether no child waits, runs or has an output to be taken.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty() && self.finished.is_empty()
+    }
+
+    /// The children that run now.
+    pub fn running(&self) -> impl Iterator<Item = (ChildId, &M)> {
+        self.running.iter().map(|(id, child)| (*id, child))
+    }
+
+    /// How many children wait to be started.
+    #[must_use]
+    pub fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn after_step(&mut self, cx: &Context<'_>, id: ChildId, child: M, mark: Token, poll: Poll<M::Output>) {
+        match poll {
+            Poll::Pending => {
+                for token in mark.0..cx.mark().0 {
+                    self.routes.insert(Token(token), id);
+                }
+                self.running.insert(id, child);
+            }
+            Poll::Ready(output) => {
+                self.routes.retain(|_, owner| *owner != id);
+                self.finished.push_back((id, output));
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What operations ask of PD, and what they get.
+//!
+//! These are questions, not messages: the PD client (`pd`) turns them into RPCs, joins equal ones, batches timestamps and
+//! finds the leader. Keys here are as PD knows them (encoded by the key space's codec).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tikv_proto::metapb;
+
+use crate::timestamp::Timestamp;
+
+/// A question to PD.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PdRequest {
+    /// A new timestamp.
+    Timestamp,
+    /// The region that holds a key.
+    RegionByKey {
+        /// The key, encoded as PD knows it.
+        key: Bytes,
+        /// Whether only PD's leader may answer (a follower may know less).
+        leader_only: bool,
+    },
+    /// The region that ends at or before a key: the one that holds the greatest key below it.
+    PrevRegion {
+        /// The key, encoded as PD knows it.
+        key: Bytes,
+        /// Whether only PD's leader may answer.
+        leader_only: bool,
+    },
+    /// A region by its id.
+    RegionById {
+        /// The region's id.
+        id: u64,
+        /// Whether only PD's leader may answer.
+        leader_only: bool,
+    },
+    /// The regions of a range, in order, at most `limit`.
+    ScanRegions {
+        /// First key, encoded as PD knows it.
+        start: Bytes,
+        /// First key after the range; empty for no end.
+        end: Bytes,
+        /// How many at most.
+        limit: u32,
+        /// Whether only PD's leader may answer.
+        leader_only: bool,
+    },
+    /// A store by its id.
+    Store {
+        /// The store's id.
+        id: u64,
+    },
+    /// All stores, tombstones left out.
+    AllStores,
+}
+
+/// PD's answer to a [`PdRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PdResponse {
+    /// Answers [`PdRequest::Timestamp`].
+    Timestamp(Timestamp),
+    /// Answers the questions for one region; `None` if there is no such region.
+    Region(Option<Arc<PdRegion>>),
+    /// Answers [`PdRequest::ScanRegions`].
+    Regions(Vec<Arc<PdRegion>>),
+    /// Answers [`PdRequest::Store`]; `None` if PD knows no such store, or only its tombstone.
+    Store(Option<Arc<metapb::Store>>),
+    /// Answers [`PdRequest::AllStores`].
+    Stores(Vec<Arc<metapb::Store>>),
+}
+
+/// A region as PD describes it; keys still encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PdRegion {
+    /// Id, epoch, bounds and peers.
+    pub region: metapb::Region,
+    /// The peer that leads, if PD knows one.
+    pub leader: Option<metapb::Peer>,
+    /// Peers that PD believes down.
+    pub down_peers: Vec<metapb::Peer>,
+    /// Peers that have not caught up.
+    pub pending_peers: Vec<metapb::Peer>,
+    /// Buckets of the region, if asked for and known.
+    pub buckets: Option<metapb::Buckets>,
+}

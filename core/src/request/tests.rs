@@ -1,0 +1,95 @@
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use tikv_proto::{kvrpcpb, tikvpb};
+
+use super::*;
+
+fn context() -> kvrpcpb::Context {
+    kvrpcpb::Context { region_id: 7, resolved_locks: vec![1, 300, 70_000], ..Default::default() }
+}
+
+/// An empty request of `kind`: no bytes are a valid message.
+fn empty(kind: RequestKind) -> Request {
+    kind.decode_request(Bytes::new()).expect("no bytes are a message").1
+}
+
+#[test]
+fn a_context_written_in_front_is_the_context_of_the_message() {
+    for kind in RequestKind::ALL.iter().copied() {
+        let request = empty(kind);
+        let mut side_by_side = BytesMut::new();
+        request.encode_with_context(&context(), &mut side_by_side);
+        assert_eq!(side_by_side.len(), request.encoded_len_with_context(&context()), "{kind:?}");
+        let (decoded, bare) = kind.decode_request(side_by_side.freeze()).expect("a message");
+        assert_eq!(decoded, kind.takes_context().then(context), "{kind:?}");
+        assert_eq!(bare, request, "{kind:?}");
+    }
+}
+
+#[test]
+fn every_batched_command_travels_in_its_own_slot() {
+    for kind in RequestKind::ALL.iter().copied() {
+        let mut frame = BytesMut::new();
+        let batched = empty(kind).encode_batch_entry(&context(), &mut frame);
+        assert_eq!(batched, kind.batch_slot().is_some(), "{kind:?}");
+        if !batched {
+            assert!(frame.is_empty());
+            continue;
+        }
+        let decoded = tikvpb::BatchCommandsRequest::decode(frame.freeze()).expect("a frame");
+        let mut entry = BytesMut::new();
+        decoded.requests[0].encode(&mut entry).expect("space");
+        // The only field of the entry is the command's; its number is in the first one or two bytes.
+        let (tag, wire_type) = prost::encoding::decode_key(&mut entry).expect("a field");
+        assert_eq!(Some(tag), kind.batch_slot(), "{kind:?}");
+        assert_eq!(wire_type, prost::encoding::WireType::LengthDelimited);
+    }
+}
+
+#[test]
+fn every_batched_response_is_recognised() {
+    for kind in RequestKind::ALL.iter().copied() {
+        let Some(slot) = kind.batch_slot() else { continue };
+        let mut bytes = BytesMut::new();
+        prost::encoding::encode_key(slot, prost::encoding::WireType::LengthDelimited, &mut bytes);
+        prost::encoding::encode_varint(0, &mut bytes);
+        let entry = tikvpb::batch_commands_response::Response::decode(bytes.freeze()).expect("an entry");
+        let response = decode_batch_response(entry).unwrap_or_else(|| panic!("{kind:?} is not decoded"));
+        assert_eq!(response.kind(), kind);
+    }
+}
+
+#[test]
+fn regional_commands_and_only_they_can_carry_a_made_up_region_error() {
+    let error = errorpb::Error { message: "split".into(), ..Default::default() };
+    for kind in RequestKind::ALL.iter().copied() {
+        match Response::of_region_error(kind, error.clone()) {
+            Some(response) => {
+                assert!(kind.facts().regional);
+                assert_eq!(response.kind(), kind);
+                assert_eq!(response.region_error(), Some(&error));
+            }
+            None => assert!(!kind.facts().regional, "{kind:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_typed_response_is_taken_out_and_another_is_given_back() {
+    let response = Response::RawGet(kvrpcpb::RawGetResponse { not_found: true, ..Default::default() });
+    let typed = kvrpcpb::RawGetRequest::unwrap_response(response.clone()).expect("a RawGet response");
+    assert!(typed.not_found);
+    let other = kvrpcpb::GetRequest::unwrap_response(response.clone()).expect_err("not a Get response");
+    assert_eq!(*other, response);
+}
+
+#[test]
+fn paths_name_service_and_method() {
+    for kind in RequestKind::ALL {
+        let facts = kind.facts();
+        match facts.method {
+            Method::BatchOnly { .. } => assert_eq!(facts.path, ""),
+            _ => assert_eq!(facts.path.matches('/').count(), 2, "{kind:?}"),
+        }
+    }
+}
