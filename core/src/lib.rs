@@ -17,6 +17,7 @@
 //! | what goes wrong, and when to try again | [`error`], [`backoff`] |
 //! | what is known | [`knowledge`] |
 //! | the contract of machines | [`machine`] |
+//! | from a key to the replica that answers | [`route`] |
 
 #![forbid(unsafe_code)]
 
@@ -30,5 +31,6 @@ pub mod knowledge;
 pub mod machine;
 pub mod request;
 pub mod rng;
+pub mod route;
 pub mod time;
 pub mod timestamp;
