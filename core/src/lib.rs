@@ -13,6 +13,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`], [`config`] |
+//! | the writes of a transaction | [`membuffer`] |
 //! | what can be asked of TiKV and PD | [`request`], [`keyspace`] |
 //! | what goes wrong, and when to try again | [`error`], [`backoff`] |
 //! | what is known | [`knowledge`] |
@@ -29,6 +30,7 @@ pub mod key;
 pub mod keyspace;
 pub mod knowledge;
 pub mod machine;
+pub mod membuffer;
 pub mod request;
 pub mod rng;
 pub mod route;
