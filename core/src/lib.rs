@@ -19,6 +19,7 @@
 //! | what is known | [`knowledge`] |
 //! | the contract of machines | [`machine`] |
 //! | from a key to the replica that answers | [`route`] |
+//! | operations | [`raw`] |
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,7 @@ pub mod keyspace;
 pub mod knowledge;
 pub mod machine;
 pub mod membuffer;
+pub mod raw;
 pub mod request;
 pub mod rng;
 pub mod route;

@@ -246,7 +246,7 @@ pub(super) fn usable_region(cx: &Context<'_>, described: &PdRegion) -> Result<Op
         .filter(|peer| !is_down(peer) && (!peer.is_witness || peer.id == leader_id))
         .filter_map(|peer| {
             let store = cx.knowledge().stores.get(peer.store_id)?;
-            Some(Replica { peer: peer.clone(), store_epoch: store.epoch })
+            Some(Replica { peer: *peer, store_epoch: store.epoch })
         })
         .collect();
     if replicas.is_empty() {

@@ -5,14 +5,17 @@
 //! - [`RegionCall`] is one RPC to one region until it is answered, however often it has to be sent.
 //! - [`Grouping`] sorts many keys by region; [`Sharded`] runs a child machine for each group and, when a region turns out
 //!   to have split, groups that child's keys anew.
+//! - [`RangeWalk`] visits the regions of a range one after the other.
 //!
 //! client-go: `internal/locate`.
 
 mod grouping;
 mod locate;
+mod range_walk;
 mod region_call;
 mod region_error;
 mod selector;
+mod shard_call;
 mod sharded;
 #[cfg(test)]
 mod tests;
@@ -21,9 +24,11 @@ use std::time::Duration;
 
 pub use grouping::{Group, Grouped, Grouping, Keyed};
 pub use locate::{Locate, Located, Place};
+pub use range_walk::{Direction, RangeVisit, RangeWalk};
 pub use region_call::{CallEnd, CallError, RegionCall};
 pub use region_error::RegionErrorKind;
 pub use selector::{Choice, Selector};
+pub use shard_call::{ShardCall, ShardReply};
 pub use sharded::{Shard, ShardEnd, Sharded};
 
 use crate::backoff::{Backoff, Tuning};

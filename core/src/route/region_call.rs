@@ -43,6 +43,8 @@ pub struct CallEnd<T> {
     pub result: Result<T, CallError>,
     /// The region that answered, or was asked last.
     pub region: Option<Arc<Region>>,
+    /// The store that answered, or was asked last.
+    pub address: Option<Arc<str>>,
     /// What is left of the budget.
     pub backoff: Backoff,
     /// RPCs sent.
@@ -71,10 +73,13 @@ pub struct RegionCall<R> {
     backoff: Backoff,
     /// Whether an earlier call made the same request: then every attempt is a repetition.
     is_retry: bool,
+    /// Whether a repetition could do the same thing twice: then an attempt without an answer is the last.
+    at_most_once: bool,
     attempts: u32,
     maybe_executed: bool,
     last: CallFailure,
     region: Option<Arc<Region>>,
+    address: Option<Arc<str>>,
     phase: Phase,
 }
 
@@ -121,6 +126,14 @@ impl<R: StoreRequest> RegionCall<R> {
         self
     }
 
+    /// Forbids a repetition once an attempt may have been executed: the end is then [`CallError::Undetermined`]. For requests
+    /// that are not idempotent.
+    #[must_use]
+    pub fn at_most_once(mut self) -> Self {
+        self.at_most_once = true;
+        self
+    }
+
     fn new(target: Target, request: Shared<R>, options: CallOptions, backoff: Backoff) -> Self {
         RegionCall {
             target,
@@ -128,10 +141,12 @@ impl<R: StoreRequest> RegionCall<R> {
             options,
             backoff,
             is_retry: false,
+            at_most_once: false,
             attempts: 0,
             maybe_executed: false,
             last: CallFailure::NotAttempted,
             region: None,
+            address: None,
             phase: Phase::Idle,
         }
     }
@@ -181,6 +196,7 @@ impl<R: StoreRequest> RegionCall<R> {
         context.is_retry_request = self.is_retry || self.attempts > 0;
         let timeout = self.options.timeout.min(self.options.deadline.saturating_since(cx.now()));
         let address = Arc::clone(&choice.store.address);
+        self.address = Some(Arc::clone(&address));
         let token = cx.call(choice.store.id, address, context, R::wrap(self.request.clone()), timeout);
         self.attempts += 1;
         self.phase = Phase::Calling { token, selector, choice };
@@ -244,6 +260,9 @@ impl<R: StoreRequest> RegionCall<R> {
             FaultKind::Overloaded => {}
         }
         cx.observe(Observation::CallFailed { store_id: choice.store.id, fault });
+        if self.at_most_once && self.maybe_executed {
+            return self.done(Err(CallError::Undetermined(self.last.clone())));
+        }
         if cx.now() >= self.options.deadline {
             return self.fail(self.deadline_exceeded());
         }
@@ -367,7 +386,7 @@ impl<R: StoreRequest> RegionCall<R> {
             return self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate);
         }
         for region in current {
-            let leader = region.peers.iter().find(|peer| peer.store_id == choice.store.id).cloned();
+            let leader = region.peers.iter().find(|peer| peer.store_id == choice.store.id).copied();
             let all_stores_known = region.peers.iter().all(|peer| cx.knowledge().stores.get(peer.store_id).is_some());
             let described = PdRegion { region, leader, ..PdRegion::default() };
             // A region that cannot be used as described is simply asked for when it is needed.
@@ -452,6 +471,7 @@ impl<R: StoreRequest> RegionCall<R> {
         Poll::Ready(CallEnd {
             result,
             region: self.region.take(),
+            address: self.address.take(),
             backoff: self.take_backoff(),
             attempts: self.attempts,
             maybe_executed: self.maybe_executed,
@@ -514,7 +534,7 @@ fn request_context(options: &CallOptions, region: &Region, choice: &Choice) -> R
     let mut context = (*options.context).clone();
     context.region_id = region.ver_id.id;
     context.region_epoch = Some(region.ver_id.epoch());
-    context.peer = Some(region.replicas[choice.replica].peer.clone());
+    context.peer = Some(region.replicas[choice.replica].peer);
     context.replica_read |= choice.replica_read;
     context
 }

@@ -79,7 +79,7 @@ impl RegionErrorKind {
             return Kind::UndeterminedResult;
         }
         if let Some(not_leader) = &error.not_leader {
-            return Kind::NotLeader { leader: not_leader.leader.clone() };
+            return Kind::NotLeader { leader: not_leader.leader };
         }
         if error.disk_full.is_some() {
             return Kind::DiskFull;
