@@ -18,6 +18,7 @@
 //! | what goes wrong, and when to try again | [`error`], [`backoff`] |
 //! | what is known | [`knowledge`] |
 //! | the contract of machines | [`machine`] |
+//! | many calls over one connection | [`stream`] |
 //! | from a key to the replica that answers | [`route`] |
 //! | operations | [`raw`] |
 
@@ -36,5 +37,6 @@ pub mod raw;
 pub mod request;
 pub mod rng;
 pub mod route;
+pub mod stream;
 pub mod time;
 pub mod timestamp;
