@@ -30,7 +30,7 @@ pub(crate) enum DecompressError {
     #[error("a compressed message is corrupt: {0}")]
     Corrupt(String),
     #[cfg(feature = "gzip")]
-    #[error("a compressed message is longer than the {limit} bytes that are accepted")]
+    #[error("a compressed message has more than the {limit} bytes that are accepted")]
     TooLarge { limit: usize },
 }
 
@@ -58,12 +58,8 @@ impl Encoding {
 
     /// Says in `headers` how messages are compressed and which compression is understood in return.
     pub(crate) fn announce(self, headers: &mut HeaderMap) {
-        match self {
-            Encoding::Identity => {}
-            #[cfg(feature = "gzip")]
-            Encoding::Gzip => {
-                headers.insert(GRPC_ENCODING, HeaderValue::from_static("gzip"));
-            }
+        if let Some(name) = self.name() {
+            headers.insert(GRPC_ENCODING, HeaderValue::from_static(name));
         }
         if cfg!(feature = "gzip") {
             headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("gzip,identity"));
@@ -82,15 +78,18 @@ impl Encoding {
     }
 
     /// Whether the peer that sent `headers` understands messages in this encoding.
-    #[cfg_attr(not(feature = "gzip"), allow(dead_code))]
     pub(crate) fn is_accepted(self, headers: &HeaderMap) -> bool {
+        let Some(name) = self.name() else { return true };
+        let lists = headers.get_all(GRPC_ACCEPT_ENCODING).into_iter().filter_map(|list| list.to_str().ok());
+        lists.flat_map(|list| list.split(',')).any(|accepted| accepted.trim() == name)
+    }
+
+    /// How headers call it; nothing, where messages are as they are.
+    fn name(self) -> Option<&'static str> {
         match self {
-            Encoding::Identity => true,
+            Encoding::Identity => None,
             #[cfg(feature = "gzip")]
-            Encoding::Gzip => {
-                let lists = headers.get_all(GRPC_ACCEPT_ENCODING).into_iter().filter_map(|list| list.to_str().ok());
-                lists.flat_map(|list| list.split(',')).any(|name| name.trim() == "gzip")
-            }
+            Encoding::Gzip => Some("gzip"),
         }
     }
 }

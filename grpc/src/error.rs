@@ -49,7 +49,7 @@ pub enum ErrorKind {
     /// A message is longer than what may be sent or received, in bytes.
     #[error("a message of {len} bytes is longer than the limit of {limit}")]
     MessageTooLarge {
-        /// Its length.
+        /// Its length; of a compressed message, a lower bound.
         len: usize,
         /// The limit.
         limit: usize,

@@ -12,7 +12,7 @@
 mod decode;
 mod encode;
 
-pub(crate) use decode::{Decoder, FrameError, Message};
+pub(crate) use decode::{Decoder, FrameError};
 pub use encode::Batch;
 pub(crate) use encode::SendBuf;
 

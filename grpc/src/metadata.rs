@@ -25,9 +25,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// assert_eq!(metadata.get_bin("trace-bin").as_deref(), Some(&[0, 159, 146, 150][..]));
 /// # Ok::<(), tikv_grpc::InvalidMetadata>(())
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Metadata {
-    headers: HeaderMap,
+    /// Boxed, because it is in every status and mostly there is none. Without what belongs to the protocol.
+    headers: Option<Box<HeaderMap>>,
 }
 
 /// One value of [`Metadata`].
@@ -62,25 +63,25 @@ impl Metadata {
 
     /// Sets `key` to one text value, replacing all that it had.
     pub fn insert(&mut self, key: &str, value: &str) -> Result<(), InvalidMetadata> {
-        self.headers.insert(ascii_key(key)?, ascii_value(key, value)?);
+        self.headers_mut().insert(ascii_key(key)?, ascii_value(key, value)?);
         Ok(())
     }
 
     /// Adds a text value to those that `key` has.
     pub fn append(&mut self, key: &str, value: &str) -> Result<(), InvalidMetadata> {
-        self.headers.append(ascii_key(key)?, ascii_value(key, value)?);
+        self.headers_mut().append(ascii_key(key)?, ascii_value(key, value)?);
         Ok(())
     }
 
     /// Sets `key`, which must end in `-bin`, to one value of bytes, replacing all that it had.
     pub fn insert_bin(&mut self, key: &str, value: &[u8]) -> Result<(), InvalidMetadata> {
-        self.headers.insert(binary_key(key)?, binary_value(key, value)?);
+        self.headers_mut().insert(binary_key(key)?, binary_value(key, value)?);
         Ok(())
     }
 
     /// Adds a value of bytes to those that `key`, which must end in `-bin`, has.
     pub fn append_bin(&mut self, key: &str, value: &[u8]) -> Result<(), InvalidMetadata> {
-        self.headers.append(binary_key(key)?, binary_value(key, value)?);
+        self.headers_mut().append(binary_key(key)?, binary_value(key, value)?);
         Ok(())
     }
 
@@ -91,9 +92,7 @@ impl Metadata {
 
     /// All text values of `key`, in the order in which they were sent.
     pub fn get_all<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let hidden = is_reserved(key) || is_binary(key);
-        let values = (!hidden).then(|| self.headers.get_all(key).into_iter());
-        values.into_iter().flatten().filter_map(|value| value.to_str().ok())
+        self.values(key, !is_binary(key)).filter_map(|value| value.to_str().ok())
     }
 
     /// The first value of the `-bin` key `key`. `None` where that is no base64.
@@ -103,20 +102,18 @@ impl Metadata {
 
     /// All values of the `-bin` key `key`, in the order in which they were sent.
     pub fn get_all_bin<'a>(&'a self, key: &str) -> impl Iterator<Item = Bytes> + use<'a> {
-        let visible = !is_reserved(key) && is_binary(key);
-        let values = visible.then(|| self.headers.get_all(key).into_iter());
-        values.into_iter().flatten().flat_map(decode_binary)
+        self.values(key, is_binary(key)).flat_map(decode_binary)
     }
 
     /// Removes all values of `key`. Says whether there were any.
     pub fn remove(&mut self, key: &str) -> bool {
-        self.headers.remove(key).is_some()
+        self.headers.as_mut().is_some_and(|headers| headers.remove(key).is_some())
     }
 
     /// All pairs; those of one key in the order in which they were sent, the keys in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, MetadataValue<'_>)> {
-        let visible = self.headers.iter().filter(|(key, _)| !is_reserved(key.as_str()));
-        visible.flat_map(|(key, value)| {
+        let headers = self.headers.iter().flat_map(|headers| headers.iter());
+        headers.flat_map(|(key, value)| {
             let (text, binary) = match is_binary(key.as_str()) {
                 true => (None, Some(decode_binary(value).map(MetadataValue::Binary))),
                 false => (value.to_str().ok().map(MetadataValue::Ascii), None),
@@ -127,17 +124,45 @@ impl Metadata {
 
     /// Whether there is nothing to see.
     pub fn is_empty(&self) -> bool {
-        self.headers.keys().all(|key| is_reserved(key.as_str()))
+        self.headers.as_ref().is_none_or(|headers| headers.is_empty())
     }
 
-    pub(crate) fn from_headers(headers: HeaderMap) -> Self {
-        Self { headers }
+    /// What is metadata in received headers. Mostly nothing is.
+    pub(crate) fn from_headers(mut headers: HeaderMap) -> Self {
+        let reserved: Vec<_> = headers.keys().filter(|key| is_reserved(key.as_str())).cloned().collect();
+        if reserved.len() == headers.keys_len() {
+            return Self::new();
+        }
+        for key in reserved {
+            headers.remove(key);
+        }
+        Self { headers: Some(Box::new(headers)) }
     }
 
     pub(crate) fn into_headers(self) -> HeaderMap {
-        self.headers
+        self.headers.map(|headers| *headers).unwrap_or_default()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers.get_or_insert_default()
+    }
+
+    fn values<'a>(&'a self, key: &str, fits: bool) -> impl Iterator<Item = &'a HeaderValue> + use<'a> {
+        let headers = self.headers.as_ref().filter(|_| fits);
+        headers.map(|headers| headers.get_all(key).into_iter()).into_iter().flatten()
     }
 }
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.headers, &other.headers) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            (ours, theirs) => ours.iter().chain(theirs).all(|headers| headers.is_empty()),
+        }
+    }
+}
+
+impl Eq for Metadata {}
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

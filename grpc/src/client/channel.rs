@@ -1,7 +1,7 @@
 //! The handle for calls.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -48,6 +48,10 @@ impl Channel {
     pub(super) fn new(requests: SendRequest<SendBuf>, shared: Arc<Shared>, options: Options) -> Result<Self, Error> {
         let template = Template::new(&options)?;
         Ok(Self { inner: Arc::new(Inner { requests, shared, template, options }) })
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.inner)
     }
 
     /// Sends one message and waits for the one that answers it.
@@ -120,12 +124,12 @@ impl Channel {
 
     /// Whether new calls are sure to fail: the connection is closed, or the server says goodbye. Never waits.
     pub fn is_closed(&self) -> bool {
-        self.inner.shared.is_closed() || self.refusal().is_some()
+        self.inner.shared.is_closed() || self.inner.refusal().is_some()
     }
 
     /// Why [`Channel::is_closed`]. `None` while it is not.
     pub fn close_reason(&self) -> Option<ConnectionError> {
-        self.inner.shared.close_reason().or_else(|| self.refusal())
+        self.inner.shared.close_reason().or_else(|| self.inner.refusal())
     }
 
     /// Closes the connection at once. Calls in progress fail with [`ConnectionError::Closed`], on all clones. Takes effect
@@ -137,15 +141,6 @@ impl Channel {
     /// How many calls are in progress, streams included, queued calls not.
     pub fn calls(&self) -> usize {
         self.inner.shared.admission.open()
-    }
-
-    /// Why HTTP/2 would not start another stream.
-    fn refusal(&self) -> Option<ConnectionError> {
-        // It answers at once, because this clone has no stream that it could wait for.
-        match self.inner.requests.clone().poll_ready(&mut Context::from_waker(noop_waker_ref())) {
-            Poll::Ready(Err(error)) => Some(ConnectionError::of_h2(&error)),
-            _ => None,
-        }
     }
 
     async fn start(&self, call: Call, request: SendBuf) -> Result<Streaming, Error> {
@@ -173,9 +168,14 @@ pub(super) fn decode<T: prost::Message + Default>(message: Bytes) -> Result<T, E
     T::decode(message).map_err(|error| Error::after_sending(ErrorKind::MalformedResponse(error.to_string())))
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.shared.set_channels_dropped();
+impl Inner {
+    /// Why HTTP/2 would not start another stream.
+    pub(super) fn refusal(&self) -> Option<ConnectionError> {
+        // It answers at once, because this clone has no stream that it could wait for.
+        match self.requests.clone().poll_ready(&mut Context::from_waker(noop_waker_ref())) {
+            Poll::Ready(Err(error)) => Some(ConnectionError::of_h2(&error)),
+            _ => None,
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Channel;
+use super::channel::Inner;
 use super::keep_alive::{Observed, Watch};
 use super::shared::Shared;
 use crate::error::of_stream;
@@ -29,6 +30,8 @@ pub struct Driver<T: AsyncRead + AsyncWrite + Unpin> {
     connection: Option<h2::client::Connection<Observed<T>, SendBuf>>,
     watch: Option<Watch>,
     shared: Arc<Shared>,
+    /// Weak, because the connection ends with its last channel.
+    channel: Weak<Inner>,
 }
 
 impl Connection {
@@ -53,7 +56,8 @@ impl Connection {
         let watch = Watch::new(&options, activity, || connection.ping_pong());
         let shared = Arc::new(Shared::new(options.max_queued_calls));
         let channel = Channel::new(requests, shared.clone(), options)?;
-        Ok((channel, Driver { connection: Some(connection), watch, shared }))
+        let driver = Driver { connection: Some(connection), watch, shared, channel: channel.downgrade() };
+        Ok((channel, driver))
     }
 }
 
@@ -69,8 +73,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         if let Poll::Ready(end) = Pin::new(&mut *connection).poll(cx) {
             return Poll::Ready(match end {
                 Err(error) => ConnectionError::of_h2(&error),
-                Ok(()) if self.shared.are_channels_dropped() => ConnectionError::Closed,
-                Ok(()) => ConnectionError::ClosedByPeer,
+                Ok(()) => match self.channel.upgrade() {
+                    Some(channel) => channel.refusal().unwrap_or(ConnectionError::ClosedByPeer),
+                    None => ConnectionError::Closed,
+                },
             });
         }
         self.shared.admission.refresh(|| connection.max_concurrent_send_streams());

@@ -14,7 +14,6 @@ pub(super) struct Shared {
     closed: AtomicBool,
     reason: Mutex<Option<ConnectionError>>,
     close_requested: AtomicBool,
-    channels_dropped: AtomicBool,
     pub(super) driver: AtomicWaker,
 }
 
@@ -25,7 +24,6 @@ impl Shared {
             closed: AtomicBool::new(false),
             reason: Mutex::new(None),
             close_requested: AtomicBool::new(false),
-            channels_dropped: AtomicBool::new(false),
             driver: AtomicWaker::new(),
         }
     }
@@ -51,14 +49,6 @@ impl Shared {
 
     pub(super) fn is_close_requested(&self) -> bool {
         self.close_requested.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_channels_dropped(&self) {
-        self.channels_dropped.store(true, Ordering::Release);
-    }
-
-    pub(super) fn are_channels_dropped(&self) -> bool {
-        self.channels_dropped.load(Ordering::Acquire)
     }
 
     fn reason(&self) -> MutexGuard<'_, Option<ConnectionError>> {

@@ -45,6 +45,8 @@ pub struct Streaming {
     deadline: Deadline,
     max_message: usize,
     headers: Metadata,
+    /// The status that came with the headers although a body follows. It holds unless trailers say otherwise.
+    early_status: Option<Status>,
     trailers: Metadata,
 }
 
@@ -77,6 +79,7 @@ impl Streaming {
             deadline,
             max_message,
             headers: Metadata::new(),
+            early_status: None,
             trailers: Metadata::new(),
         }
     }
@@ -195,15 +198,15 @@ impl Streaming {
 
     fn on_response(&mut self, response: Response<RecvStream>) -> Result<(), Error> {
         let (parts, stream) = response.into_parts();
-        if stream.is_end_stream() {
-            return self.on_status(read_status(parts.headers).map_err(|_| parts.status)).map(drop);
-        }
-        if parts.status != StatusCode::OK || !is_grpc(&parts.headers) {
+        if stream.is_end_stream() || parts.status != StatusCode::OK || !is_grpc(&parts.headers) {
             return self.on_status(read_status(parts.headers).map_err(|_| parts.status)).map(drop);
         }
         match Encoding::announced(&parts.headers) {
             Ok(encoding) => {
-                self.headers = Metadata::from_headers(parts.headers);
+                match read_status(parts.headers) {
+                    Ok(status) => self.early_status = Some(status),
+                    Err(headers) => self.headers = Metadata::from_headers(headers),
+                }
                 self.phase = Phase::Messages(Receiving::new(stream, encoding, self.max_message));
                 Ok(())
             }
@@ -218,11 +221,10 @@ impl Streaming {
     }
 
     fn on_trailers(&mut self, trailers: Option<HeaderMap>, truncated: bool) -> Result<Option<Bytes>, Error> {
-        // A server that notices an error after its headers can also have said so in these.
-        let status = read_status(trailers.unwrap_or_else(|| self.headers.clone().into_headers()));
-        match status {
-            Ok(status) if truncated && status.is_ok() => self.fail(malformed(&ReceiveError::Truncated.to_string())),
-            status => self.on_status(status.map_err(|_| StatusCode::OK)),
+        let late_status = trailers.and_then(|trailers| read_status(trailers).ok());
+        match late_status.or_else(|| self.early_status.take()) {
+            Some(status) if truncated && status.is_ok() => self.fail(malformed(&ReceiveError::Truncated.to_string())),
+            status => self.on_status(status.ok_or(StatusCode::OK)),
         }
     }
 

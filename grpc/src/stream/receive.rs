@@ -21,6 +21,16 @@ pub(crate) struct Receiving {
     max_message: usize,
 }
 
+impl From<DecompressError> for ReceiveError {
+    fn from(error: DecompressError) -> Self {
+        match error {
+            #[cfg(feature = "gzip")]
+            DecompressError::TooLarge { limit } => FrameError::TooLarge { len: limit.saturating_add(1), limit }.into(),
+            error => ReceiveError::Decompress(error),
+        }
+    }
+}
+
 /// Why no further message can be received.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
@@ -29,7 +39,7 @@ pub(crate) enum ReceiveError {
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("{0}")]
-    Decompress(#[from] DecompressError),
+    Decompress(DecompressError),
     #[error("the stream ended within a message")]
     Truncated,
 }

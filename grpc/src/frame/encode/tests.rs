@@ -20,10 +20,14 @@ fn drain(mut buf: SendBuf, steps: &[u8]) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 3];
         let filled = buf.chunks_vectored(&mut slices);
         assert_eq!(&slices[0][..], buf.chunk());
-        let offered: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-        let taken = offered.len().min(steps.next().unwrap_or(7));
+        let mut room = steps.next().unwrap_or(7);
+        let mut taken = 0;
+        for slice in &slices[..filled] {
+            let part = &slice[..slice.len().min(room)];
+            sent.extend_from_slice(part);
+            (room, taken) = (room - part.len(), taken + part.len());
+        }
         assert!(taken > 0, "what remains is offered");
-        sent.extend_from_slice(&offered[..taken]);
         buf.advance(taken);
     }
     sent

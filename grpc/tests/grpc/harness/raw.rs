@@ -17,7 +17,7 @@ use super::Tasks;
 
 /// Requests that arrived, in order.
 #[derive(Clone, Default)]
-pub struct RawServer(Rc<RefCell<State>>);
+pub(crate) struct RawServer(Rc<RefCell<State>>);
 
 #[derive(Default)]
 struct State {
@@ -25,27 +25,26 @@ struct State {
     waiting: Option<Waker>,
     command: Option<Command>,
     connection: Option<Waker>,
-    error: Option<String>,
+    frozen: bool,
 }
 
 enum Command {
-    GracefulShutdown,
     Abort(Reason),
-    Drop,
+    Freeze,
 }
 
-pub struct RawCall {
-    pub request: Request<()>,
-    pub body: RecvStream,
-    pub respond: SendResponse<Bytes>,
+pub(crate) struct RawCall {
+    pub(crate) request: Request<()>,
+    pub(crate) body: RecvStream,
+    pub(crate) respond: SendResponse<Bytes>,
 }
 
 impl RawServer {
-    pub fn serve(tasks: &Tasks, io: DuplexStream) -> Self {
+    pub(crate) fn serve(tasks: &Tasks, io: DuplexStream) -> Self {
         Self::serve_with(tasks, io, &h2::server::Builder::new())
     }
 
-    pub fn serve_with(tasks: &Tasks, io: DuplexStream, builder: &h2::server::Builder) -> Self {
+    pub(crate) fn serve_with(tasks: &Tasks, io: DuplexStream, builder: &h2::server::Builder) -> Self {
         let server = Self::default();
         let (state, handshake) = (server.clone(), builder.handshake(io));
         tasks.spawn(async move {
@@ -60,10 +59,12 @@ impl RawServer {
             self.0.borrow_mut().connection = Some(cx.waker().clone());
             let command = self.0.borrow_mut().command.take();
             match command {
-                Some(Command::GracefulShutdown) => connection.graceful_shutdown(),
                 Some(Command::Abort(reason)) => connection.abrupt_shutdown(reason),
-                Some(Command::Drop) => return Poll::Ready(()),
+                Some(Command::Freeze) => self.0.borrow_mut().frozen = true,
                 None => {}
+            }
+            if self.0.borrow().frozen {
+                return Poll::Pending;
             }
             loop {
                 match connection.poll_accept(cx) {
@@ -72,11 +73,7 @@ impl RawServer {
                         state.requests.push_back(request);
                         state.waiting.take().into_iter().for_each(Waker::wake);
                     }
-                    Poll::Ready(Some(Err(error))) => {
-                        self.0.borrow_mut().error = Some(error.to_string());
-                        return Poll::Ready(());
-                    }
-                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -90,26 +87,17 @@ impl RawServer {
         state.connection.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Says goodbye and finishes what has begun.
-    pub fn shut_down(&self) {
-        self.command(Command::GracefulShutdown);
-    }
-
     /// Says goodbye and closes.
-    pub fn abort(&self, reason: Reason) {
+    pub(crate) fn abort(&self, reason: Reason) {
         self.command(Command::Abort(reason));
     }
 
-    /// Closes without a word.
-    pub fn drop_connection(&self) {
-        self.command(Command::Drop);
+    /// Keeps the connection open, but neither reads nor writes any more.
+    pub(crate) fn freeze(&self) {
+        self.command(Command::Freeze);
     }
 
-    pub fn error(&self) -> Option<String> {
-        self.0.borrow().error.clone()
-    }
-
-    pub async fn accept(&self) -> RawCall {
+    pub(crate) async fn accept(&self) -> RawCall {
         let (request, respond) = poll_fn(|cx| {
             let mut state = self.0.borrow_mut();
             match state.requests.pop_front() {
@@ -125,18 +113,18 @@ impl RawServer {
         RawCall { request: Request::from_parts(head, ()), body, respond }
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.0.borrow().requests.is_empty()
     }
 }
 
 impl RawCall {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.request.headers().get(name).map(|value| value.to_str().expect("text"))
     }
 
     /// Everything that the client sends.
-    pub async fn read_to_end(&mut self) -> Vec<u8> {
+    pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         while let Some(data) = self.body.data().await {
             let data = data.expect("data");
@@ -147,34 +135,34 @@ impl RawCall {
     }
 
     /// The next DATA frame.
-    pub async fn read(&mut self) -> Bytes {
+    pub(crate) async fn read(&mut self) -> Bytes {
         let data = self.body.data().await.expect("more data").expect("data");
         self.body.flow_control().release_capacity(data.len()).expect("capacity");
         data
     }
 
-    pub fn respond(&mut self) -> SendStream<Bytes> {
+    pub(crate) fn respond(&mut self) -> SendStream<Bytes> {
         self.respond.send_response(grpc_headers(&[]), false).expect("a stream that is open")
     }
 
-    pub fn respond_with(&mut self, headers: &[(&'static str, &str)]) -> SendStream<Bytes> {
+    pub(crate) fn respond_with(&mut self, headers: &[(&'static str, &str)]) -> SendStream<Bytes> {
         self.respond.send_response(grpc_headers(headers), false).expect("a stream that is open")
     }
 
     /// Answers with headers that are trailers as well.
-    pub fn respond_trailers_only(&mut self, headers: &[(&'static str, &str)]) {
+    pub(crate) fn respond_trailers_only(&mut self, headers: &[(&'static str, &str)]) {
         self.respond.send_response(grpc_headers(headers), true).expect("a stream that is open");
     }
 }
 
-pub fn grpc_headers(more: &[(&'static str, &str)]) -> Response<()> {
+pub(crate) fn grpc_headers(more: &[(&'static str, &str)]) -> Response<()> {
     let mut response = Response::new(());
     *response.headers_mut() = headers(more);
     response.headers_mut().entry("content-type").or_insert(HeaderValue::from_static("application/grpc"));
     response
 }
 
-pub fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+pub(crate) fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
         headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header"));
@@ -182,12 +170,12 @@ pub fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-pub fn ok() -> HeaderMap {
+pub(crate) fn ok() -> HeaderMap {
     headers(&[("grpc-status", "0")])
 }
 
 /// A message with its prefix.
-pub fn framed(message: impl AsRef<[u8]>) -> Bytes {
+pub(crate) fn framed(message: impl AsRef<[u8]>) -> Bytes {
     let message = message.as_ref();
     let mut framed = vec![0];
     framed.extend_from_slice(&u32::try_from(message.len()).expect("a short message").to_be_bytes());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tikv_grpc::{Clock, Sleep};
 
 #[derive(Clone, Default)]
-pub struct ManualClock(Arc<Mutex<State>>);
+pub(crate) struct ManualClock(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
 
 impl ManualClock {
     /// Lets time pass and wakes all sleepers. What they do happens when the test waits next.
-    pub fn advance(&self, duration: Duration) {
+    pub(crate) fn advance(&self, duration: Duration) {
         let mut state = self.0.lock().unwrap();
         state.now += duration;
         state.sleepers.drain(..).for_each(Waker::wake);

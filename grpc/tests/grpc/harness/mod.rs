@@ -1,8 +1,8 @@
 //! Runs tests on one thread, in virtual time: what cannot go on is a failure at once, nothing ever waits.
-#![allow(dead_code, reason = "every test file uses a part of it")]
 
-pub mod clock;
-pub mod raw;
+pub(crate) mod clock;
+pub(crate) mod raw;
+pub(crate) mod script;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -16,15 +16,15 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 
 /// Spawns what runs beside the test.
 #[derive(Clone)]
-pub struct Tasks(LocalSpawner);
+pub(crate) struct Tasks(LocalSpawner);
 
 impl Tasks {
-    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.0.spawn_local(task).expect("the pool lives as long as the test");
     }
 
     /// Connects a client to `io` and drives it.
-    pub async fn connect(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static, options: Options) -> Client {
+    pub(crate) async fn connect(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static, options: Options) -> Client {
         let (channel, driver) = Connection::handshake(io, options).await.expect("a handshake");
         let end = Rc::new(RefCell::new(None));
         let ended = end.clone();
@@ -37,13 +37,13 @@ impl Tasks {
 }
 
 /// A channel, and how its driver ended.
-pub struct Client {
-    pub channel: Channel,
+pub(crate) struct Client {
+    pub(crate) channel: Channel,
     end: Rc<RefCell<Option<ConnectionError>>>,
 }
 
 impl Client {
-    pub fn end(&self) -> Option<ConnectionError> {
+    pub(crate) fn end(&self) -> Option<ConnectionError> {
         self.end.borrow().clone()
     }
 }
@@ -57,7 +57,7 @@ impl std::ops::Deref for Client {
 }
 
 /// Runs a test to its end; panics if it stalls before.
-pub fn run<F: Future<Output = ()> + 'static>(test: impl FnOnce(Tasks) -> F) {
+pub(crate) fn run<F: Future<Output = ()> + 'static>(test: impl FnOnce(Tasks) -> F) {
     let mut pool = LocalPool::new();
     let tasks = Tasks(pool.spawner());
     let done = Rc::new(RefCell::new(false));
@@ -71,7 +71,7 @@ pub fn run<F: Future<Output = ()> + 'static>(test: impl FnOnce(Tasks) -> F) {
 }
 
 /// Lets all other tasks go on until there is (very probably) nothing left for them to do.
-pub async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..200 {
         let mut yielded = false;
         std::future::poll_fn(|cx| {
@@ -86,10 +86,10 @@ pub async fn settle() {
 }
 
 /// A connection within this process. The ends write in portions of at most `1 << 16` bytes.
-pub fn pipe() -> (DuplexStream, DuplexStream) {
+pub(crate) fn pipe() -> (DuplexStream, DuplexStream) {
     tokio::io::duplex(1 << 16)
 }
 
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::new("tikv:20160")
 }
