@@ -13,14 +13,11 @@
 //! | layer | modules |
 //! |---|---|
 //! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`], [`config`] |
-//! | the writes of a transaction | [`membuffer`] |
 //! | what can be asked of TiKV and PD | [`request`], [`keyspace`] |
 //! | what goes wrong, and when to try again | [`error`], [`backoff`] |
 //! | what is known | [`knowledge`] |
 //! | the contract of machines | [`machine`] |
-//! | many calls over one connection | [`stream`] |
-//! | from a key to the replica that answers | [`route`] |
-//! | operations | [`raw`] |
+//! | how PD is asked | [`pd`] |
 
 #![forbid(unsafe_code)]
 
@@ -32,11 +29,8 @@ pub mod key;
 pub mod keyspace;
 pub mod knowledge;
 pub mod machine;
-pub mod membuffer;
-pub mod raw;
+pub mod pd;
 pub mod request;
 pub mod rng;
-pub mod route;
-pub mod stream;
 pub mod time;
 pub mod timestamp;

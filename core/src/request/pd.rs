@@ -11,7 +11,7 @@ use tikv_proto::metapb;
 use crate::timestamp::Timestamp;
 
 /// A question to PD.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PdRequest {
     /// A new timestamp.
     Timestamp,
