@@ -5,6 +5,9 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 
+#[cfg(test)]
+mod tests;
+
 /// The longest key that TiKV accepts, in bytes (client-go limits keys to what fits 16 bits).
 pub const MAX_KEY_BYTES: usize = u16::MAX as usize;
 
@@ -137,6 +140,27 @@ impl From<Key> for Bytes {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Which way keys are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Order {
+    /// From the smallest key to the largest.
+    #[default]
+    Ascending,
+    /// From the largest key to the smallest.
+    Descending,
+}
+
+impl Order {
+    /// Which of two keys comes first, read this way: `Less` for `a`.
+    #[must_use]
+    pub fn compare(self, a: &Key, b: &Key) -> std::cmp::Ordering {
+        match self {
+            Order::Ascending => a.cmp(b),
+            Order::Descending => b.cmp(a),
+        }
     }
 }
 

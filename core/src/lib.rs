@@ -13,11 +13,15 @@
 //! | layer | modules |
 //! |---|---|
 //! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`], [`config`] |
+//! | the writes of a transaction | [`membuffer`] |
 //! | what can be asked of TiKV and PD | [`request`], [`keyspace`] |
 //! | what goes wrong, and when to try again | [`error`], [`backoff`] |
 //! | what is known | [`knowledge`] |
 //! | the contract of machines | [`machine`] |
+//! | many calls over one connection | [`stream`] |
 //! | how PD is asked | [`pd`] |
+//! | from a key to the replica that answers | [`route`] |
+//! | operations | [`raw`] |
 
 #![forbid(unsafe_code)]
 
@@ -29,8 +33,12 @@ pub mod key;
 pub mod keyspace;
 pub mod knowledge;
 pub mod machine;
+pub mod membuffer;
 pub mod pd;
+pub mod raw;
 pub mod request;
 pub mod rng;
+pub mod route;
+pub mod stream;
 pub mod time;
 pub mod timestamp;

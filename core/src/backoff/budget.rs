@@ -1,8 +1,8 @@
 //! How long each operation may sleep in total before it gives up.
 //!
 //! client-go's constants. An operation's budget is one of these times the weight of its
-//! [`Tuning`](super::Tuning) ([`Backoff::weighted`](super::Backoff::weighted)); the few that client-go takes as they are
-//! ([`Backoff::new`](super::Backoff::new)) say so.
+//! [`Tuning`](super::Tuning) ([`Backoff::weighted`](super::Backoff::weighted)); the few that client-go takes as they
+//! are ([`Backoff::new`](super::Backoff::new)) say so.
 
 use std::time::Duration;
 

@@ -72,7 +72,10 @@ const NEVER: Option<Duration> = None;
 const TEN_MINUTES: Option<Duration> = Some(Duration::from_secs(600));
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident: $name:literal, $base:literal..=$cap:literal, $jitter:ident, $error:ident, $excluded:ident;)+) => {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident: $name:literal, $base:literal..=$cap:literal, $jitter:ident, $error:ident, $excluded:ident;
+    )+) => {
         /// Why one backs off. Each kind has its own exponent; all share the budget.
         ///
         /// client-go: the `Bo…` variables of `config/retry/config.go`.

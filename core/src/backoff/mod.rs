@@ -1,7 +1,7 @@
 //! When to try again, and when to give up.
 //!
-//! An operation owns one [`Backoff`]. Each time something is in its way, it names the [`BackoffKind`] and asks how long to
-//! sleep:
+//! An operation owns one [`Backoff`]. Each time something is in its way, it names the [`BackoffKind`] and asks how long
+//! to sleep:
 //!
 //! ```text
 //!            next(kind) = Ok(sleep)                    woken
@@ -10,8 +10,9 @@
 //!     └── next(kind) = Err(Exhausted) ──► give up with the error of the kind that slept longest
 //! ```
 //!
-//! Sleeps grow by kind and add up in one budget. Whether anything is left is asked *before* a sleep is handed out, so the last
-//! sleep may reach beyond the budget. `TikvServerBusy` is not counted at first: an overloaded store is worth waiting for.
+//! Sleeps grow by kind and add up in one budget. Whether anything is left is asked *before* a sleep is handed out, so
+//! the last sleep may reach beyond the budget. `TikvServerBusy` is not counted at first: an overloaded store is worth
+//! waiting for.
 //!
 //! A backoff that was never asked is a few words without an allocation, so that the common operation, which succeeds at
 //! once, pays nothing.
@@ -173,8 +174,8 @@ impl Backoff {
         Ok(sleep)
     }
 
-    /// A backoff for a part of this operation: what is spent stays spent, but sleeps start short again, because the part
-    /// meets obstacles of its own. client-go: `Fork`, `Clone`. (`Clone` here is an exact copy.)
+    /// A backoff for a part of this operation: what is spent stays spent, but sleeps start short again, because the
+    /// part meets obstacles of its own. client-go: `Fork`, `Clone`. (`Clone` here is an exact copy.)
     #[must_use]
     pub fn fork(&self) -> Self {
         let mut fork = self.clone();

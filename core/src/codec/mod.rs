@@ -3,7 +3,8 @@
 //! TiKV stores and compares plain bytes. To find a range of rows by a range of bytes, a typed value must be encoded so
 //! that the bytes compare as the values do. Two families do that here:
 //!
-//! - [`memcomparable`] for byte strings: also no encoding is a prefix of another, so that a suffix (a timestamp) can follow.
+//! - [`memcomparable`] for byte strings: also no encoding is a prefix of another, so that a suffix (a timestamp) can
+//!   follow.
 //!   Region boundaries and the keys inside TiKV's storage have this form.
 //! - [`number`] for integers, of fixed and of variable width, plus the plain varints that do not keep the order.
 //!

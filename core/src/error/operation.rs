@@ -72,6 +72,14 @@ pub enum Error {
         /// What hid the answer.
         cause: Box<Error>,
     },
+    /// A write that must not be repeated may or may not have happened.
+    #[error("the outcome of the write to key {key:?} is not known: {cause}")]
+    UndeterminedWrite {
+        /// The key.
+        key: Key,
+        /// What hid the answer.
+        cause: Box<Error>,
+    },
     /// Another transaction committed to a key after this one began.
     #[error(transparent)]
     WriteConflict(Box<Conflict>),
@@ -213,7 +221,7 @@ impl Error {
     /// Whether the write may have happened although no success is reported.
     #[must_use]
     pub fn is_undetermined(&self) -> bool {
-        matches!(self, Error::Undetermined { .. })
+        matches!(self, Error::Undetermined { .. } | Error::UndeterminedWrite { .. })
     }
 
     /// Whether time ran out, be it a deadline, a budget of retries, or an RPC's time limit.
@@ -221,7 +229,7 @@ impl Error {
     pub fn is_timeout(&self) -> bool {
         match self {
             Error::DeadlineExceeded { .. } | Error::RetriesExhausted { .. } => true,
-            Error::Undetermined { cause, .. } => cause.is_timeout(),
+            Error::Undetermined { cause, .. } | Error::UndeterminedWrite { cause, .. } => cause.is_timeout(),
             _ => false,
         }
     }

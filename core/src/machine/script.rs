@@ -234,6 +234,19 @@ where
         self.output.take().expect("the machine has not ended")
     }
 
+    /// The output, if the machine has ended.
+    pub(crate) fn take_output(&mut self) -> Option<M::Output> {
+        self.output.take()
+    }
+
+    /// Hands any event in, even after the end.
+    pub(crate) fn poke(&mut self, token: Token, event: Event) -> Poll<M::Output> {
+        let mut cx = Context::new(self.now, &mut self.rng, &self.knowledge, &self.config, &mut self.outbox);
+        let poll = self.machine.handle(&mut cx, token, event);
+        self.collect();
+        poll
+    }
+
     pub(crate) fn machine(&self) -> &M {
         &self.machine
     }

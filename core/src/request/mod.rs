@@ -16,6 +16,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::hash::Hash;
 
 pub use encode::{decode_batch_response, decode_response};
@@ -67,7 +68,7 @@ pub struct RequestFacts {
 }
 
 /// A request message of the table, for typed calls.
-pub trait StoreRequest: prost::Message + Default + Clone + Eq + Hash + Send + Sync + 'static {
+pub trait StoreRequest: prost::Message + fmt::Debug + Default + Clone + Eq + Hash + Send + Sync + 'static {
     /// The message that answers it.
     type Response: StoreResponse;
 
@@ -82,7 +83,7 @@ pub trait StoreRequest: prost::Message + Default + Clone + Eq + Hash + Send + Sy
 }
 
 /// A response message of the table.
-pub trait StoreResponse: prost::Message + Default + Clone + Eq + Hash + Send + Sync + 'static {
+pub trait StoreResponse: prost::Message + fmt::Debug + Default + Clone + Eq + Hash + Send + Sync + 'static {
     /// The region error it carries, if any; always `None` for commands that are not regional.
     fn region_error(&self) -> Option<&errorpb::Error>;
 

@@ -1,7 +1,8 @@
 //! Byte strings whose encodings compare as they do, and of which none is a prefix of another.
 //!
-//! The value is cut into groups of eight bytes. Each group is followed by a marker, `0xFF - (padding bytes)`; only the last
-//! group is padded, with zeroes. A value whose length is a multiple of eight ends with a group of nothing but padding.
+//! The value is cut into groups of eight bytes. Each group is followed by a marker, `0xFF - (padding bytes)`; only the
+//! last group is padded, with zeroes. A value whose length is a multiple of eight ends with a group of nothing but
+//! padding.
 //!
 //! ```text
 //!   ""         00 00 00 00 00 00 00 00 F7
@@ -86,7 +87,8 @@ pub fn decode_desc(input: &mut &[u8]) -> Result<Vec<u8>, DecodeError> {
     Ok(value)
 }
 
-/// The encoding of a whole key, as PD and TiKV know it in transactional mode. client-go: `memComparableCodec.encodeKey`.
+/// The encoding of a whole key, as PD and TiKV know it in transactional mode. client-go:
+/// `memComparableCodec.encodeKey`.
 #[must_use]
 pub fn encode_key(key: &[u8]) -> Key {
     let mut out = Vec::new();

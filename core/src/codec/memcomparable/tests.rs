@@ -91,7 +91,8 @@ quickcheck! {
         asc.extend_from_slice(&rest);
         desc.extend_from_slice(&rest);
         let (mut asc, mut desc) = (asc.as_slice(), desc.as_slice());
-        decode(&mut asc).as_ref() == Ok(&value) && decode_desc(&mut desc).as_ref() == Ok(&value) && asc == rest && desc == rest
+        let decoded = (decode(&mut asc), decode_desc(&mut desc));
+        decoded == (Ok(value.clone()), Ok(value)) && asc == rest && desc == rest
     }
 
     fn encodings_compare_as_values_do(a: Vec<u8>, b: Vec<u8>, shared: Vec<u8>) -> bool {

@@ -17,8 +17,8 @@ mod tests;
 const SIGN_BIT: u64 = 1 << 63;
 /// Longest plain varint of 64 bits.
 const MAX_VARINT_BYTES: usize = 10;
-/// Tags below this one announce `SMALL_TAG - tag` bytes of a negative number. From here on, up to `LARGE_TAG`, the tag is
-/// the number itself, shifted by this much.
+/// Tags below this one announce `SMALL_TAG - tag` bytes of a negative number. From here on, up to `LARGE_TAG`, the tag
+/// is the number itself, shifted by this much.
 const SMALL_TAG: u8 = 8;
 /// Tags above this one announce `tag - LARGE_TAG` bytes of a positive number.
 const LARGE_TAG: u8 = u8::MAX - 8;

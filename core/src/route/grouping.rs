@@ -1,0 +1,126 @@
+//! Sorts keys by region.
+//!
+//! ```text
+//!   start ──► (next key) ──► Locating ──► group of all keys in that region ──► next key … ──► done
+//! ```
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::locate::{Locate, Located, Place};
+use crate::backoff::Backoff;
+use crate::error::Error;
+use crate::key::Key;
+use crate::knowledge::regions::Region;
+use crate::machine::{Context, Event, Machine, Token};
+
+/// Something that belongs to the region of a key: a key itself, a pair, a mutation.
+pub trait Keyed {
+    /// Its key.
+    fn key(&self) -> &Key;
+}
+
+impl Keyed for Key {
+    fn key(&self) -> &Key {
+        self
+    }
+}
+
+/// Items of one region, in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Group<I> {
+    /// The region.
+    pub region: Arc<Region>,
+    /// At least one item.
+    pub items: Vec<I>,
+}
+
+/// The end of a [`Grouping`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Grouped<I> {
+    /// The groups in the order of their keys, or why there are none.
+    pub result: Result<Vec<Group<I>>, Error>,
+    /// What is left of the budget.
+    pub backoff: Backoff,
+}
+
+/// Sorts items by region, locating regions as needed. client-go: `RegionCache.GroupKeysByRegion`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Grouping<I> {
+    /// In descending order: the next is at the end.
+    items: Vec<I>,
+    groups: Vec<Group<I>>,
+    backoff: Backoff,
+    locating: Option<Locate>,
+}
+
+impl<I: Keyed> Grouping<I> {
+    /// Groups `items`, which need not be sorted.
+    #[must_use]
+    pub fn new(mut items: Vec<I>, backoff: Backoff) -> Self {
+        // Stable, and descending: items of equal keys keep their order when taken from the end.
+        items.reverse();
+        items.sort_by(|a, b| b.key().cmp(a.key()));
+        Grouping { items, groups: Vec::new(), backoff, locating: None }
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
+        while let Some(next) = self.items.last() {
+            let backoff = std::mem::replace(&mut self.backoff, Backoff::none());
+            let mut locate = Locate::new(Place::Of(next.key().clone()), backoff);
+            match locate.start(cx) {
+                Poll::Ready(located) => {
+                    if let Err(error) = self.take_group(located) {
+                        return self.done(Err(error));
+                    }
+                }
+                Poll::Pending => {
+                    self.locating = Some(locate);
+                    return Poll::Pending;
+                }
+            }
+        }
+        let groups = std::mem::take(&mut self.groups);
+        self.done(Ok(groups))
+    }
+
+    fn take_group(&mut self, located: Located) -> Result<(), Error> {
+        self.backoff = located.backoff;
+        let region = located.result?;
+        let behind = self.items.iter().rposition(|item| !region.range.is_before_end(item.key().as_slice()));
+        let mut items = self.items.split_off(behind.map_or(0, |index| index + 1));
+        items.reverse();
+        if items.is_empty() {
+            // The region does not hold the key that it was located by: only a broken PD says such a thing.
+            return Err(Error::InvalidArgument(Arc::from("PD located a key in a region that does not hold it")));
+        }
+        self.groups.push(Group { region, items });
+        Ok(())
+    }
+
+    fn done(&mut self, result: Result<Vec<Group<I>>, Error>) -> Poll<Grouped<I>> {
+        Poll::Ready(Grouped { result, backoff: std::mem::replace(&mut self.backoff, Backoff::none()) })
+    }
+}
+
+impl<I: Keyed> Machine for Grouping<I> {
+    type Output = Grouped<I>;
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
+        self.advance(cx)
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Grouped<I>> {
+        let Some(mut locate) = self.locating.take() else { return Poll::Pending };
+        match locate.handle(cx, token, event) {
+            Poll::Pending => {
+                self.locating = Some(locate);
+                Poll::Pending
+            }
+            Poll::Ready(located) => match self.take_group(located) {
+                Ok(()) => self.advance(cx),
+                Err(error) => self.done(Err(error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! One region after the other over a range.
+//!
+//! ```text
+//!   start ──► Locating ──► Calling (the part of the range in this region) ──► next region … ──► done
+//!                ▲            │ the region has changed
+//!                └────────────┘
+//! ```
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::CallOptions;
+use super::locate::{Locate, Located, Place};
+use super::region_call::{CallEnd, CallError, RegionCall};
+use crate::backoff::Backoff;
+use crate::error::Error;
+use crate::key::KeyRange;
+use crate::machine::{Context, Event, Machine, Token};
+use crate::request::StoreRequest;
+
+/// What is asked of each region, and when to stop.
+pub trait RangeVisit {
+    /// The request to one region.
+    type Request: StoreRequest;
+    /// What the walk ends with.
+    type Output: Clone + Debug + Eq + Hash;
+
+    /// The request for the part of the range that lies in one region.
+    fn request(&self, part: &KeyRange) -> Self::Request;
+
+    /// Takes a region's response. `Err` ends the walk.
+    ///
+    /// # Errors
+    ///
+    /// If the region refused.
+    fn on_response(
+        &mut self,
+        response: <Self::Request as StoreRequest>::Response,
+        address: &Arc<str>,
+    ) -> Result<(), Error>;
+
+    /// Whether enough has been seen before the end of the range.
+    fn is_satisfied(&self) -> bool {
+        false
+    }
+
+    /// What the walk ends with; called once.
+    fn finish(&mut self) -> Self::Output;
+}
+
+/// In which order regions are visited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the start of the range.
+    #[default]
+    Forward,
+    /// From its end.
+    Reverse,
+}
+
+/// Visits the regions of a range, one at a time; see the [module documentation](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RangeWalk<V: RangeVisit> {
+    visit: V,
+    /// What is left of the range.
+    rest: KeyRange,
+    direction: Direction,
+    options: CallOptions,
+    /// The budget of each region's call; restarted for every region.
+    budget: Backoff,
+    backoff: Backoff,
+    phase: Phase<V::Request>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase<R> {
+    Idle,
+    Locating(Locate),
+    Calling { call: Box<RegionCall<R>>, part: KeyRange },
+}
+
+impl<V: RangeVisit> RangeWalk<V> {
+    /// A walk over `range` with `budget` for each region.
+    pub fn new(visit: V, range: KeyRange, direction: Direction, options: CallOptions, budget: Backoff) -> Self {
+        let backoff = budget.clone();
+        RangeWalk { visit, rest: range, direction, options, budget, backoff, phase: Phase::Idle }
+    }
+
+    fn next_region(&mut self, cx: &mut Context<'_>) -> Poll<Result<V::Output, Error>> {
+        loop {
+            let place = match self.direction {
+                Direction::Forward => Place::Of(self.rest.start.clone()),
+                Direction::Reverse => Place::Before(self.rest.end.clone()),
+            };
+            let mut locate = Locate::new(place, std::mem::replace(&mut self.backoff, Backoff::none()));
+            let Poll::Ready(located) = locate.start(cx) else {
+                self.phase = Phase::Locating(locate);
+                return Poll::Pending;
+            };
+            match self.call(cx, located) {
+                Ok(Some(end)) => match self.on_call_end(end) {
+                    Some(done) => return Poll::Ready(done),
+                    None => continue,
+                },
+                Ok(None) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Calls the located region with its part of the range.
+    fn call(
+        &mut self,
+        cx: &mut Context<'_>,
+        located: Located,
+    ) -> Result<Option<CallEnd<<V::Request as StoreRequest>::Response>>, Error> {
+        let region = located.result?;
+        let part = self
+            .rest
+            .intersection(&region.range)
+            .ok_or_else(|| Error::InvalidArgument(Arc::from("PD located a key in a region that does not hold it")))?;
+        let request = self.visit.request(&part);
+        let mut call = RegionCall::to_region(region, request, self.options.clone(), located.backoff);
+        match call.start(cx) {
+            Poll::Ready(end) => {
+                self.phase = Phase::Calling { call: Box::new(call), part };
+                Ok(Some(end))
+            }
+            Poll::Pending => {
+                self.phase = Phase::Calling { call: Box::new(call), part };
+                Ok(None)
+            }
+        }
+    }
+
+    /// `None` if the walk goes on.
+    fn on_call_end(
+        &mut self,
+        end: CallEnd<<V::Request as StoreRequest>::Response>,
+    ) -> Option<Result<V::Output, Error>> {
+        let Phase::Calling { part, .. } = std::mem::replace(&mut self.phase, Phase::Idle) else { return None };
+        if let Err(CallError::Relocate(_)) = end.result {
+            self.backoff = end.backoff;
+            return None;
+        }
+        let address = end.address.clone().unwrap_or_else(|| Arc::from(""));
+        let taken = end
+            .into_result(V::Request::KIND.facts().name)
+            .and_then(|response| self.visit.on_response(response, &address));
+        if let Err(error) = taken {
+            return Some(Err(error));
+        }
+        if self.visit.is_satisfied() || !self.step_over(&part) {
+            return Some(Ok(self.visit.finish()));
+        }
+        self.backoff = self.budget.clone();
+        None
+    }
+
+    /// Leaves the visited part behind. False at the end of the range.
+    fn step_over(&mut self, part: &KeyRange) -> bool {
+        match self.direction {
+            Direction::Forward => {
+                let at_end = part.end.is_empty() || part.end == self.rest.end;
+                self.rest.start = part.end.clone();
+                !at_end
+            }
+            Direction::Reverse => {
+                let at_start = part.start == self.rest.start;
+                self.rest.end = part.start.clone();
+                !at_start
+            }
+        }
+    }
+}
+
+impl<V: RangeVisit> Machine for RangeWalk<V> {
+    type Output = Result<V::Output, Error>;
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.rest.is_empty() || self.visit.is_satisfied() {
+            return Poll::Ready(Ok(self.visit.finish()));
+        }
+        self.next_region(cx)
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+        let end = match &mut self.phase {
+            Phase::Idle => return Poll::Pending,
+            Phase::Locating(locate) => {
+                let Poll::Ready(located) = locate.handle(cx, token, event) else { return Poll::Pending };
+                match self.call(cx, located) {
+                    Ok(Some(end)) => end,
+                    Ok(None) => return Poll::Pending,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            Phase::Calling { call, .. } => {
+                let Poll::Ready(end) = call.handle(cx, token, event) else { return Poll::Pending };
+                end
+            }
+        };
+        match self.on_call_end(end) {
+            Some(done) => Poll::Ready(done),
+            None => self.next_region(cx),
+        }
+    }
+}

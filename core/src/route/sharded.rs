@@ -1,0 +1,193 @@
+//! Many keys, a child machine for each region's share, re-split on a miss.
+//!
+//! ```text
+//!   add(items) ──► grouping ──► child per region and batch ──► finished
+//!                     ▲                  │
+//!                     └── Relocate ──────┘   (only that child's items, with its budget)
+//! ```
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::grouping::{Group, Grouped, Grouping, Keyed};
+use crate::backoff::Backoff;
+use crate::error::Error;
+use crate::knowledge::regions::Region;
+use crate::machine::{Context, Event, FanOut, Machine, Token};
+
+/// How the items of an operation are put into children.
+pub trait Shard {
+    /// What is distributed.
+    type Item: Keyed + Clone + Debug + Eq + Hash;
+    /// What a share of it ends with.
+    type Output: Clone + Debug + Eq + Hash;
+    /// The machine of one share.
+    type Child: Machine<Output = ShardEnd<Self::Item, Self::Output>> + Clone + Debug + Eq + Hash;
+
+    /// The machine for `items` of one region. `is_retry` tells that the items were in a request before.
+    fn child(
+        &self,
+        cx: &mut Context<'_>,
+        region: Arc<Region>,
+        items: Vec<Self::Item>,
+        backoff: Backoff,
+        is_retry: bool,
+    ) -> Self::Child;
+
+    /// How much of a batch an item fills; a batch is closed as soon as it holds [`Shard::batch_limit`].
+    fn weight(&self, item: &Self::Item) -> usize;
+
+    /// The weight at which a batch is closed.
+    fn batch_limit(&self) -> usize;
+}
+
+/// How a child of [`Sharded`] ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ShardEnd<I, T> {
+    /// Done, for better or worse.
+    Done(T),
+    /// These items have to be located anew.
+    Relocate {
+        /// What is left to do.
+        items: Vec<I>,
+        /// What is left of the budget.
+        backoff: Backoff,
+    },
+}
+
+/// Runs a [`Shard`]'s children, at most `limit` at a time. Not a machine itself but, like [`FanOut`], a part to build one
+/// on: add items (or ready groups), pass events on, take the outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sharded<S: Shard> {
+    shard: S,
+    tasks: FanOut<Task<S>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Task<S: Shard> {
+    Grouping { grouping: Grouping<S::Item>, is_retry: bool },
+    Child(S::Child),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum TaskEnd<S: Shard> {
+    Grouped { grouped: Grouped<S::Item>, is_retry: bool },
+    Child(ShardEnd<S::Item, S::Output>),
+}
+
+impl<S: Shard> Sharded<S> {
+    /// Nothing to do yet.
+    #[must_use]
+    pub fn new(shard: S, limit: usize) -> Self {
+        Sharded { shard, tasks: FanOut::new(limit) }
+    }
+
+    /// The policy the children are made by.
+    #[must_use]
+    pub fn shard(&self) -> &S {
+        &self.shard
+    }
+
+    /// The policy, to be changed for children yet to be made.
+    pub fn shard_mut(&mut self) -> &mut S {
+        &mut self.shard
+    }
+
+    /// Adds items to be located. [`Sharded::run`] starts them.
+    pub fn add(&mut self, items: Vec<S::Item>, backoff: Backoff, is_retry: bool) {
+        if !items.is_empty() {
+            self.tasks.add(Task::Grouping { grouping: Grouping::new(items, backoff), is_retry });
+        }
+    }
+
+    /// Adds items whose region is known already.
+    pub fn add_group(&mut self, cx: &mut Context<'_>, group: Group<S::Item>, backoff: &Backoff, is_retry: bool) {
+        for items in self.batches(group.items) {
+            let child = self.shard.child(cx, Arc::clone(&group.region), items, backoff.fork(), is_retry);
+            self.tasks.add(Task::Child(child));
+        }
+    }
+
+    /// Starts what there is room for.
+    pub fn run(&mut self, cx: &mut Context<'_>) {
+        self.tasks.run(cx);
+    }
+
+    /// Routes an event to the child that waits for it.
+    pub fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) {
+        self.tasks.handle(cx, token, event);
+    }
+
+    /// Takes the next output. `Err` if items could not be located at all.
+    pub fn next_finished(&mut self, cx: &mut Context<'_>) -> Option<Result<S::Output, Error>> {
+        while let Some((_, end)) = self.tasks.next_finished(cx) {
+            match end {
+                TaskEnd::Child(ShardEnd::Done(output)) => return Some(Ok(output)),
+                TaskEnd::Child(ShardEnd::Relocate { items, backoff }) => self.add(items, backoff, true),
+                TaskEnd::Grouped { grouped, is_retry } => match grouped.result {
+                    Ok(groups) => {
+                        for group in groups {
+                            self.add_group(cx, group, &grouped.backoff, is_retry);
+                        }
+                    }
+                    Err(error) => return Some(Err(error)),
+                },
+            }
+        }
+        None
+    }
+
+    /// Forgets everything that is not finished.
+    pub fn cancel_all(&mut self, cx: &mut Context<'_>) {
+        self.tasks.cancel_all(cx);
+    }
+
+    /// Whether all is done and taken.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_idle()
+    }
+
+    fn batches(&self, items: Vec<S::Item>) -> Vec<Vec<S::Item>> {
+        let mut batches = Vec::new();
+        let (mut batch, mut weight) = (Vec::new(), 0);
+        for item in items {
+            weight += self.shard.weight(&item);
+            batch.push(item);
+            if weight >= self.shard.batch_limit() {
+                batches.push(std::mem::take(&mut batch));
+                weight = 0;
+            }
+        }
+        if !batch.is_empty() {
+            batches.push(batch);
+        }
+        batches
+    }
+}
+
+impl<S: Shard> Machine for Task<S> {
+    type Output = TaskEnd<S>;
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd<S>> {
+        match self {
+            Task::Grouping { grouping, is_retry } => {
+                let is_retry = *is_retry;
+                grouping.start(cx).map(|grouped| TaskEnd::Grouped { grouped, is_retry })
+            }
+            Task::Child(child) => child.start(cx).map(TaskEnd::Child),
+        }
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<TaskEnd<S>> {
+        match self {
+            Task::Grouping { grouping, is_retry } => {
+                let is_retry = *is_retry;
+                grouping.handle(cx, token, event).map(|grouped| TaskEnd::Grouped { grouped, is_retry })
+            }
+            Task::Child(child) => child.handle(cx, token, event).map(TaskEnd::Child),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What can move between threads, and be shared by them.
+
+use std::future::Future;
+
+use tikv_grpc::server::{RequestStream, Responder, Router, ServerConnection, ServerHandle};
+use tikv_grpc::{Batch, Call, Channel, Driver, Error, Metadata, Options, Sender, Status, Streaming};
+use tokio::io::DuplexStream;
+
+fn is_send<T: Send>() {}
+fn is_shared<T: Clone + Send + Sync + 'static>() {}
+fn future_is_send<F: Future + Send>(_: impl FnOnce(&'static Channel) -> F) {}
+
+#[test]
+fn handles_are_shared_and_halves_of_calls_move_between_threads() {
+    is_shared::<Channel>();
+    is_shared::<Error>();
+    is_shared::<Status>();
+    is_shared::<Metadata>();
+    is_shared::<Options>();
+    is_shared::<Batch>();
+    is_shared::<ServerHandle>();
+    is_shared::<Router>();
+    is_send::<Sender>();
+    is_send::<Streaming>();
+    is_send::<Responder>();
+    is_send::<RequestStream>();
+    is_send::<Driver<DuplexStream>>();
+    is_send::<ServerConnection<DuplexStream>>();
+    future_is_send(|channel| channel.unary(Call::new("/"), "".into()));
+    future_is_send(|channel| channel.server_streaming(Call::new("/"), "".into()));
+    future_is_send(|channel| channel.bidirectional(Call::new("/")));
+    future_is_send(|channel| async { channel.bidirectional(Call::new("/")).await?.1.message().await });
+}
+
+#[test]
+fn an_error_is_cheap_to_hand_on() {
+    assert_eq!(size_of::<Error>(), size_of::<usize>());
+    assert!(size_of::<Status>() <= 80);
+}
