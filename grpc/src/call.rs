@@ -26,7 +26,7 @@ pub struct Call {
     /// Sent with the request.
     pub metadata: Metadata,
     /// How long the call may take, from now to its status. Told to the server (`grpc-timeout`), and enforced on this side
-    /// where the connection has a [`Clock`](crate::Clock). None by default.
+    /// where the connection has a [`Clock`](crate::Clock), by whoever waits for the call's answer. None by default.
     pub timeout: Option<Duration>,
     /// The host that the request names, where it is not [`Options::authority`](crate::Options::authority).
     pub authority: Option<String>,

@@ -44,19 +44,11 @@ impl Admission {
         Self { state: Mutex::new(state), max_queued }
     }
 
-    /// Takes a slot, in the order of arrival. `current_limit` is asked only where the limit that is known is exhausted.
+    /// Takes a slot, in the order of arrival.
     ///
     /// Every `Ready(Ok)` must be followed by [`Admission::release`], every other end by [`Admission::leave`].
-    pub(super) fn poll_enter(
-        &self,
-        cx: &mut Context<'_>,
-        ticket: &mut Ticket,
-        current_limit: impl FnOnce() -> usize,
-    ) -> Poll<Result<(), QueueFull>> {
+    pub(super) fn poll_enter(&self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Poll<Result<(), QueueFull>> {
         let mut state = self.lock();
-        if !state.admits(ticket) {
-            state.limit = current_limit();
-        }
         if state.admits(ticket) {
             state.open += 1;
             state.remove(ticket);
@@ -91,11 +83,11 @@ impl Admission {
         self.lock().open
     }
 
-    /// Applies the limit that the server allows now, if anyone waits for it.
-    pub(super) fn refresh(&self, current_limit: impl FnOnce() -> usize) {
+    /// The server allows so many streams now.
+    pub(super) fn set_limit(&self, limit: usize) {
         let mut state = self.lock();
-        if !state.queue.is_empty() {
-            state.limit = current_limit();
+        if state.limit != limit {
+            state.limit = limit;
             state.wake();
         }
     }

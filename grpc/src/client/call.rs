@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use h2::SendStream;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 
 use super::admission::{QueueFull, Ticket};
 use super::channel::Inner;
@@ -39,7 +39,7 @@ async fn enter(channel: &Inner, deadline: &mut Deadline) -> Result<Permit, Error
         if deadline.poll_passed(cx).is_ready() {
             return Poll::Ready(Err(Error::before_sending(ErrorKind::DeadlineExceeded)));
         }
-        waiting.poll(cx, &channel.requests)
+        waiting.poll(cx)
     })
     .await
 }
@@ -51,9 +51,8 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, requests: &SendRequest<SendBuf>) -> Poll<Result<Permit, Error>> {
-        let limit = || requests.current_max_send_streams();
-        self.shared.admission.poll_enter(cx, &mut self.ticket, limit).map(|entered| match entered {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Permit, Error>> {
+        self.shared.admission.poll_enter(cx, &mut self.ticket).map(|entered| match entered {
             Ok(()) => Ok(Permit(self.shared.clone())),
             Err(QueueFull(waiting)) => Err(Error::before_sending(ErrorKind::TooManyCalls(waiting))),
         })

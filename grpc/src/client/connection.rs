@@ -79,7 +79,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 },
             });
         }
-        self.shared.admission.refresh(|| connection.max_concurrent_send_streams());
+        self.shared.admission.set_limit(connection.max_concurrent_send_streams());
         match &mut self.watch {
             Some(watch) => watch.poll_lost(cx, || self.shared.admission.open() > 0),
             None => Poll::Pending,

@@ -1,7 +1,6 @@
 //! What a call reports when something breaks, and whether its request may have been executed.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use futures::poll;
 use h2::Reason;
@@ -305,23 +304,41 @@ fn calls_beyond_the_servers_limit_wait_their_turn_without_being_sent() {
         let server = RawServer::serve_with(&tasks, server_io, h2::server::Builder::new().max_concurrent_streams(1));
         let client = tasks.connect(client_io, Options { max_queued_calls: 2, ..options() }).await;
         settle().await;
-        // The limit is asked for when the one that was assumed is reached; an ordinary call learns it by the way.
-        let calls = (0..110).map(|_| Box::pin(get_ok(&client)));
-        let mut calls: Vec<_> = calls.collect();
-        let mut refused = 0;
-        for call in &mut calls {
-            if let Poll::Ready(Err(error)) = poll!(call.as_mut()) {
-                assert_eq!((error.kind(), error.not_sent()), (&ErrorKind::TooManyCalls(2), true));
-                refused += 1;
-            }
-        }
-        assert_eq!((client.calls(), refused), (100, 8));
-        let waiting = calls.pop();
-        assert!(waiting.is_some());
-        drop(calls);
+        let mut first = Box::pin(get_ok(&client));
+        let mut given_up = Box::pin(get_ok(&client));
+        let mut third = Box::pin(client.unary(Call::new(GET), "third".into()));
+        assert!(poll!(&mut first).is_pending() && poll!(&mut given_up).is_pending() && poll!(&mut third).is_pending());
+        let refused = get(&client).await;
+        assert_eq!((refused.kind(), refused.not_sent()), (&ErrorKind::TooManyCalls(2), true));
+        assert_eq!(client.calls(), 1);
+
+        drop(given_up);
+        let mut call = server.accept().await;
         settle().await;
-        assert_eq!(client.calls(), 0);
-        drop(server);
+        assert!(server.is_idle());
+        call.respond_trailers_only(&[("grpc-status", "5")]);
+        assert_eq!(first.await.unwrap_err().code(), Code::NotFound);
+        drop(call);
+        assert!(poll!(&mut third).is_pending());
+        assert_eq!(server.accept().await.read_to_end().await, framed("third"));
+    });
+}
+
+#[test]
+fn calls_that_wait_for_a_stream_when_the_connection_is_lost_were_not_sent() {
+    run(|tasks| async move {
+        let (client_io, server_io) = pipe();
+        let server = RawServer::serve_with(&tasks, server_io, h2::server::Builder::new().max_concurrent_streams(1));
+        let client = tasks.connect(client_io, options()).await;
+        settle().await;
+        let mut sent = Box::pin(get(&client));
+        let mut waiting = Box::pin(get(&client));
+        assert!(poll!(&mut sent).is_pending() && poll!(&mut waiting).is_pending());
+        let _call = server.accept().await;
+        client.close();
+        assert!(sent.await.may_have_been_executed());
+        let waiting = waiting.await;
+        assert!(waiting.not_sent() && waiting.is_connection());
     });
 }
 

@@ -21,9 +21,9 @@ struct Caller {
 }
 
 impl Caller {
-    fn enter(&mut self, admission: &Admission, limit: usize) -> Poll<Result<(), QueueFull>> {
+    fn enter(&mut self, admission: &Admission) -> Poll<Result<(), QueueFull>> {
         let waker = Waker::from(self.woken.clone());
-        admission.poll_enter(&mut Context::from_waker(&waker), &mut self.ticket, || limit)
+        admission.poll_enter(&mut Context::from_waker(&waker), &mut self.ticket)
     }
 
     fn wakes(&self) -> usize {
@@ -38,9 +38,9 @@ fn callers<const N: usize>() -> [Caller; N] {
 /// An admission whose limit is `open` and that is exhausted.
 fn exhausted(open: usize) -> Admission {
     let admission = Admission::new(4);
-    admission.lock().limit = open;
+    admission.set_limit(open);
     for _ in 0..open {
-        assert_eq!(Caller::default().enter(&admission, open), Poll::Ready(Ok(())));
+        assert_eq!(Caller::default().enter(&admission), Poll::Ready(Ok(())));
     }
     admission
 }
@@ -49,15 +49,15 @@ fn exhausted(open: usize) -> Admission {
 fn a_slot_that_is_given_back_goes_to_who_waited_longest() {
     let admission = exhausted(2);
     let [mut first, mut second, mut newcomer] = callers();
-    assert!(first.enter(&admission, 2).is_pending());
-    assert!(second.enter(&admission, 2).is_pending());
+    assert!(first.enter(&admission).is_pending());
+    assert!(second.enter(&admission).is_pending());
     admission.release();
     assert_eq!((first.wakes(), second.wakes()), (1, 0));
-    assert!(newcomer.enter(&admission, 2).is_pending(), "nobody overtakes");
-    assert!(second.enter(&admission, 2).is_pending());
-    assert!(first.enter(&admission, 2).is_ready());
+    assert!(newcomer.enter(&admission).is_pending(), "nobody overtakes");
+    assert!(second.enter(&admission).is_pending());
+    assert!(first.enter(&admission).is_ready());
     admission.release();
-    assert!(second.enter(&admission, 2).is_ready());
+    assert!(second.enter(&admission).is_ready());
     assert_eq!(admission.open(), 2);
 }
 
@@ -66,7 +66,7 @@ fn two_slots_given_back_at_once_wake_two() {
     let admission = exhausted(2);
     let [mut first, mut second, mut third] = callers();
     for caller in [&mut first, &mut second, &mut third] {
-        assert!(caller.enter(&admission, 2).is_pending());
+        assert!(caller.enter(&admission).is_pending());
     }
     admission.release();
     admission.release();
@@ -77,12 +77,12 @@ fn two_slots_given_back_at_once_wake_two() {
 fn who_leaves_passes_its_turn_on() {
     let admission = exhausted(1);
     let [mut first, mut second] = callers();
-    assert!(first.enter(&admission, 1).is_pending());
-    assert!(second.enter(&admission, 1).is_pending());
+    assert!(first.enter(&admission).is_pending());
+    assert!(second.enter(&admission).is_pending());
     admission.release();
     admission.leave(&mut first.ticket);
     assert_eq!(second.wakes(), 1);
-    assert!(second.enter(&admission, 1).is_ready());
+    assert!(second.enter(&admission).is_ready());
 }
 
 #[test]
@@ -90,32 +90,49 @@ fn the_queue_has_a_bound() {
     let admission = exhausted(1);
     let mut waiting: [Caller; 4] = callers();
     for caller in &mut waiting {
-        assert!(caller.enter(&admission, 1).is_pending());
+        assert!(caller.enter(&admission).is_pending());
     }
-    assert_eq!(Caller::default().enter(&admission, 1), Poll::Ready(Err(QueueFull(4))));
-    assert!(waiting[3].enter(&admission, 1).is_pending(), "who waits already is not refused");
+    assert_eq!(Caller::default().enter(&admission), Poll::Ready(Err(QueueFull(4))));
+    assert!(waiting[3].enter(&admission).is_pending(), "who waits already is not refused");
 }
 
 #[test]
-fn a_raised_limit_is_noticed_on_arrival_and_by_refreshing() {
+fn a_raised_limit_wakes_as_many_as_it_admits() {
     let admission = exhausted(1);
-    let [mut first, mut second] = callers();
-    assert!(first.enter(&admission, 2).is_ready());
-    assert!(second.enter(&admission, 2).is_pending());
-    admission.refresh(|| 3);
-    assert_eq!(second.wakes(), 1);
-    assert!(second.enter(&admission, 3).is_ready());
+    let [mut first, mut second, mut third] = callers();
+    for caller in [&mut first, &mut second, &mut third] {
+        assert!(caller.enter(&admission).is_pending());
+    }
+    admission.set_limit(3);
+    assert_eq!((first.wakes(), second.wakes(), third.wakes()), (1, 1, 0));
+    assert!(third.enter(&admission).is_pending());
+    assert!(second.enter(&admission).is_ready());
+    assert!(first.enter(&admission).is_ready());
+}
+
+#[test]
+fn a_lowered_limit_admits_nobody_until_enough_streams_are_over() {
+    let admission = exhausted(3);
+    admission.set_limit(1);
+    let mut caller = Caller::default();
+    assert!(caller.enter(&admission).is_pending());
+    admission.release();
+    admission.release();
+    assert!(caller.enter(&admission).is_pending());
+    admission.release();
+    assert_eq!(caller.wakes(), 1);
+    assert!(caller.enter(&admission).is_ready());
 }
 
 #[test]
 fn the_end_of_the_connection_lets_everyone_pass() {
     let admission = exhausted(1);
     let [mut first, mut second] = callers();
-    assert!(first.enter(&admission, 1).is_pending());
-    assert!(second.enter(&admission, 1).is_pending());
+    assert!(first.enter(&admission).is_pending());
+    assert!(second.enter(&admission).is_pending());
     admission.close();
     assert_eq!((first.wakes(), second.wakes()), (1, 1));
-    assert!(second.enter(&admission, 1).is_ready());
-    assert!(first.enter(&admission, 1).is_ready());
-    assert!(Caller::default().enter(&admission, 1).is_ready());
+    assert!(second.enter(&admission).is_ready());
+    assert!(first.enter(&admission).is_ready());
+    assert!(Caller::default().enter(&admission).is_ready());
 }
