@@ -21,6 +21,7 @@
 //! | many calls over one connection | [`stream`] |
 //! | how PD is asked | [`pd`] |
 //! | from a key to the replica that answers | [`route`] |
+//! | the locks of other transactions | [`lock`] |
 //! | operations | [`raw`] |
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod error;
 pub mod key;
 pub mod keyspace;
 pub mod knowledge;
+pub mod lock;
 pub mod machine;
 pub mod membuffer;
 pub mod pd;

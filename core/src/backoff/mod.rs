@@ -137,6 +137,11 @@ impl Backoff {
         Backoff { limit: Limit::Nothing, tuning: Tuning::default(), state: None }
     }
 
+    /// Hands the budget on and leaves [`Backoff::none`]: for a part that returns what it left of it.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Backoff::none())
+    }
+
     /// How long to sleep now, counted as slept.
     ///
     /// # Errors

@@ -109,6 +109,14 @@ pub enum Error {
     /// Another refusal of a key.
     #[error(transparent)]
     Key(KeyError),
+    /// TiKV's answers about a transaction contradict each other. Nothing was concluded from them.
+    #[error("answers about transaction {start_ts} contradict each other: {detail}")]
+    Contradiction {
+        /// The transaction.
+        start_ts: Timestamp,
+        /// In which way.
+        detail: Arc<str>,
+    },
     /// The transaction has been open longer than a lock may live (24 hours by default).
     #[error("transaction {start_ts} is too old to commit: it began {age:?} ago")]
     TxnTooOld {

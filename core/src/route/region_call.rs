@@ -75,6 +75,8 @@ pub struct RegionCall<R> {
     is_retry: bool,
     /// Whether a repetition could do the same thing twice: then an attempt without an answer is the last.
     at_most_once: bool,
+    /// Whether an undetermined answer is simply a reason to ask again.
+    repeatable: bool,
     attempts: u32,
     maybe_executed: bool,
     last: CallFailure,
@@ -134,6 +136,13 @@ impl<R: StoreRequest> RegionCall<R> {
         self
     }
 
+    /// For a write that may be executed any number of times: if TiKV does not know whether it applied it, it is sent again.
+    #[must_use]
+    pub fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
+    }
+
     fn new(target: Target, request: Shared<R>, options: CallOptions, backoff: Backoff) -> Self {
         RegionCall {
             target,
@@ -142,6 +151,7 @@ impl<R: StoreRequest> RegionCall<R> {
             backoff,
             is_retry: false,
             at_most_once: false,
+            repeatable: false,
             attempts: 0,
             maybe_executed: false,
             last: CallFailure::NotAttempted,
@@ -287,6 +297,9 @@ impl<R: StoreRequest> RegionCall<R> {
         match kind {
             Kind::UndeterminedResult => {
                 self.maybe_executed = true;
+                if self.repeatable {
+                    return self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::SelectAgain(selector));
+                }
                 self.done(Err(CallError::Undetermined(self.last.clone())))
             }
             Kind::NotLeader { leader: Some(leader) } => {

@@ -1,0 +1,87 @@
+//! What to do about the locks of other transactions.
+//!
+//! A reader or writer that meets locks runs [`ResolveLocks`]: it finds out, transaction by transaction, what became of the
+//! lock's owner, finishes what its owner left unfinished, and says whether anything still stands in the way. Waiting is up
+//! to the caller ([`sleep_for_lock`]), because only the caller knows what it is about to repeat.
+//!
+//! ```text
+//!  ResolveLocks ──► per transaction ──► CheckTxnStatus          what became of it, asked at its primary key
+//!                                  ├──► RecoverAsyncCommit      decides an async commit whose client is gone
+//!                                  └──► ReleaseLocks            commits or rolls back what is left (for a reader: in the
+//!                                                               background, since it may read through or past the locks)
+//! ```
+//!
+//! Three rules hold everywhere. Whether a lock has expired is judged by PD's time alone. Only a final status is
+//! remembered. And nothing is rolled back but on TiKV's word that its transaction can never commit.
+//!
+//! client-go: package `txnkv/txnlock`.
+
+mod check_txn_status;
+mod recover_async_commit;
+mod release_locks;
+mod resolve_locks;
+mod resolve_txn;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+pub use check_txn_status::{Alive, CheckTxnStatus, Checked, TxnStatus};
+pub use recover_async_commit::{RecoverAsyncCommit, Recovered, Recovery};
+pub use release_locks::{Release, ReleaseLocks, Released, Scope};
+pub use resolve_locks::{Resolution, ResolveLocks, Resolved};
+pub use wait::sleep_for_lock;
+
+use crate::config::Config;
+use crate::knowledge::txn_status::FinalStatus;
+use crate::machine::Context;
+use crate::request::{RequestContext, Shared};
+use crate::route::CallOptions;
+use crate::time::Time;
+use crate::timestamp::Timestamp;
+
+/// Transactions with fewer keys in a region than this are resolved key by key; of larger ones TiKV is asked to find the
+/// locks itself. client-go: `ResolveLockLiteThreshold`.
+pub const LITE_THRESHOLD: u64 = 512;
+
+/// How long TiKV may work on a request about locks, in milliseconds. client-go: `MaxWriteExecutionTime`.
+const MAX_EXECUTION_MS: u64 = 20_000;
+
+/// The options of the caller, without what only its own reads or writes need.
+fn lock_options(options: &CallOptions, config: &Config) -> CallOptions {
+    let own = &options.context;
+    let context = RequestContext {
+        request_source: own.request_source.clone(),
+        resource_control_context: own.resource_control_context.clone(),
+        request_origin: own.request_origin,
+        trace_id: own.trace_id.clone(),
+        trace_control_flags: own.trace_control_flags,
+        api_version: own.api_version,
+        keyspace_name: own.keyspace_name.clone(),
+        keyspace: own.keyspace,
+        cluster_id: own.cluster_id,
+        max_execution_duration_ms: MAX_EXECUTION_MS,
+        ..RequestContext::default()
+    };
+    CallOptions { timeout: config.call_timeout, deadline: options.deadline, context: Shared::new(context) }
+}
+
+/// The options for what goes on behind the caller's back: its deadline does not count any more.
+fn background_options(options: &CallOptions) -> CallOptions {
+    CallOptions { deadline: Time::MAX, ..options.clone() }
+}
+
+/// Milliseconds of PD's time until TiKV takes a lock for expired; 0 if it does at `now`. TiKV lets a lock live through the
+/// millisecond in which its time is up.
+fn ms_until_expired(now: Timestamp, start_ts: Timestamp, ttl_ms: u64) -> u64 {
+    let expired_at = start_ts.physical_ms().saturating_add(ttl_ms).saturating_add(1);
+    expired_at.saturating_sub(now.physical_ms())
+}
+
+/// Remembers how a transaction ended. What was remembered first stays.
+fn remember(cx: &Context<'_>, start_ts: Timestamp, status: FinalStatus) -> FinalStatus {
+    let statuses = &cx.knowledge().txn_statuses;
+    if statuses.insert(start_ts, status) {
+        return status;
+    }
+    statuses.get(start_ts).unwrap_or(status)
+}

@@ -1,0 +1,36 @@
+//! Waiting for a lock that is alive.
+
+use std::time::Duration;
+
+use crate::backoff::{Backoff, BackoffKind};
+use crate::error::{Error, LockInfo};
+use crate::machine::{Context, SleepReason, Token};
+use crate::time::Time;
+
+/// Sleeps before a request that met a live lock is repeated: as long as the back-off says, but not beyond the time at which
+/// the lock expires, nor beyond `deadline`. The kind is [`BackoffKind::TxnLockFast`] for reads and [`BackoffKind::TxnLock`] for
+/// writes; `ms_before_expired` and `lock` say which lock is waited for, and how long it can still last.
+///
+/// client-go: `BackoffWithMaxSleepTxnLockFast`, `BackoffWithCfgAndMaxSleep`.
+///
+/// # Errors
+///
+/// [`Error::Locked`] when the budget or the time is spent: the lock outlived the caller's patience.
+pub fn sleep_for_lock(
+    cx: &mut Context<'_>,
+    backoff: &mut Backoff,
+    kind: BackoffKind,
+    ms_before_expired: u64,
+    lock: &LockInfo,
+    deadline: Time,
+) -> Result<Token, Error> {
+    let until_deadline = deadline.saturating_since(cx.now());
+    if until_deadline.is_zero() {
+        return Err(Error::Locked(Box::new(lock.clone())));
+    }
+    let max_sleep = Duration::from_millis(ms_before_expired.max(1)).min(until_deadline);
+    match backoff.next_bounded(kind, max_sleep, cx.rng()) {
+        Ok(sleep) => Ok(cx.sleep(sleep, SleepReason::LockAlive)),
+        Err(_) => Err(Error::Locked(Box::new(lock.clone()))),
+    }
+}
