@@ -1,1 +1,26 @@
 //! A client for TiKV: raw and transactional, on any async runtime.
+//!
+//! Pick a runtime's crate (`tikv-transport-tokio`, `tikv-transport-smol`, `tikv-transport-async-std`) or implement
+//! [`Runtime`], which takes four short functions; then [`Client::connect`].
+//!
+//! Everything that decides is in `tikv-core`, as deterministic state machines; this crate only drives them.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod driver;
+mod net;
+mod observe;
+mod raw;
+mod runtime;
+
+pub use client::{Client, ClientBuilder};
+pub use raw::RawClient;
+pub use runtime::{BoxFuture, Io, Runtime};
+pub use tikv_core::config::{Config, RawConfig};
+pub use tikv_core::error::{CallFailure, Conflict, Error, Fault, KeyError, PdError};
+pub use tikv_core::key::{Key, KeyRange};
+pub use tikv_core::raw::{ChecksumTotal, Pair, ScanOptions, Swapped, Ttl};
+pub use tikv_core::route::Direction;
+pub use tikv_core::time::Time;
+pub use tikv_core::timestamp::Timestamp;

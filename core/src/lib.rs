@@ -22,13 +22,15 @@
 //! | how PD is asked | [`pd`] |
 //! | from a key to the replica that answers | [`route`] |
 //! | the locks of other transactions | [`lock`] |
-//! | operations | [`raw`] |
+//! | operations | [`oracle`], [`raw`] |
+//! | all of it behind one value | [`engine`] |
 
 #![forbid(unsafe_code)]
 
 pub mod backoff;
 pub mod codec;
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod key;
 pub mod keyspace;
@@ -36,6 +38,7 @@ pub mod knowledge;
 pub mod lock;
 pub mod machine;
 pub mod membuffer;
+pub mod oracle;
 pub mod pd;
 pub mod raw;
 pub mod request;

@@ -28,7 +28,7 @@ fn stream(limits: BatchLimits) -> BatchStream<u32> {
     BatchStream::new("store-1", limits)
 }
 
-fn decode(frame: [Bytes; 2]) -> tikvpb::BatchCommandsRequest {
+fn decode(frame: &[Bytes; 2]) -> tikvpb::BatchCommandsRequest {
     tikvpb::BatchCommandsRequest::decode(frame.concat().as_slice()).expect("a frame")
 }
 
@@ -62,7 +62,7 @@ fn what_waits_leaves_together_and_every_answer_finds_its_waiter() {
     let mut stream = stream(BatchLimits::default());
     let first = stream.submit(10, &get("a", 100)).expect("room");
     let second = stream.submit(20, &get("b", 100)).expect("room");
-    let frame = decode(stream.poll_frame().expect("a frame"));
+    let frame = decode(&stream.poll_frame().expect("a frame"));
     assert_eq!(frame.request_ids, [first, second]);
     let keys = frame.requests.iter().map(|entry| match &entry.cmd {
         Some(tikvpb::batch_commands_request::request::Cmd::RawGet(get)) => {
@@ -87,7 +87,7 @@ fn a_frame_is_bounded_in_requests_and_in_bytes() {
     let big = vec![7; 100];
     let put = kvrpcpb::RawPutRequest { value: big.into(), ..Default::default() };
     stream.submit(3, &call(put.into(), 100)).expect("room");
-    let frames: Vec<_> = std::iter::from_fn(|| stream.poll_frame()).map(|frame| decode(frame).request_ids).collect();
+    let frames: Vec<_> = std::iter::from_fn(|| stream.poll_frame()).map(|frame| decode(&frame).request_ids).collect();
     assert_eq!(frames, [vec![1, 2], vec![3], vec![4]], "a request over the limit leaves alone");
 }
 
@@ -176,7 +176,7 @@ fn a_frame_may_bring_news_of_the_store() {
     let feedback = kvrpcpb::HealthFeedback { slow_score: 80, ..Default::default() };
     let frame = tikvpb::BatchCommandsResponse {
         transport_layer_load: 30,
-        health_feedback: Some(feedback.clone()),
+        health_feedback: Some(feedback),
         ..Default::default()
     };
     let news = stream.handle_frame(frame.encode_to_vec().into(), |_, _| {}).expect("a sensible frame");
@@ -221,7 +221,7 @@ quickcheck! {
                 }
                 Step::Write => {
                     if let Some(frame) = stream.poll_frame() {
-                        written.extend(decode(frame).request_ids);
+                        written.extend(decode(&frame).request_ids);
                     }
                 }
                 Step::Answer(n) => {

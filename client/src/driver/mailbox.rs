@@ -1,0 +1,94 @@
+//! Where the answers to an operation's commands arrive.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use futures::task::AtomicWaker;
+use tikv_core::machine::{Event, Token};
+
+/// The events of one operation, and the task to be woken for them. Bounded by the commands that the operation has out.
+pub(crate) struct Mailbox {
+    /// Tells the operations of a client apart, in the order in which they began.
+    operation: u64,
+    events: Mutex<VecDeque<(Token, Event)>>,
+    owner: AtomicWaker,
+}
+
+impl Mailbox {
+    pub(crate) fn new(operation: u64) -> Self {
+        Mailbox { operation, events: Mutex::default(), owner: AtomicWaker::new() }
+    }
+
+    pub(crate) fn pop(&self) -> Option<(Token, Event)> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// The task of `waker` is woken by every delivery from now on.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.owner.register(waker);
+    }
+
+    fn push(&self, token: Token, event: Event) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push_back((token, event));
+        self.owner.wake();
+    }
+}
+
+/// Who waits for one answer: a command of an operation.
+#[derive(Clone)]
+pub(crate) struct Waiter {
+    mailbox: Arc<Mailbox>,
+    token: Token,
+}
+
+impl Waiter {
+    pub(crate) fn new(mailbox: &Arc<Mailbox>, token: Token) -> Self {
+        Waiter { mailbox: Arc::clone(mailbox), token }
+    }
+
+    pub(crate) fn deliver(&self, event: Event) {
+        self.mailbox.push(self.token, event);
+    }
+}
+
+impl Waiter {
+    fn id(&self) -> (u64, Token) {
+        (self.mailbox.operation, self.token)
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of operation {}", self.token, self.mailbox.operation)
+    }
+}
+
+impl PartialEq for Waiter {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Waiter {}
+
+impl PartialOrd for Waiter {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiter {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.id().cmp(&other.id())
+    }
+}
+
+impl Hash for Waiter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}

@@ -1,0 +1,259 @@
+//! One machine on one task.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tikv_core::keyspace::KeyCodec;
+use tikv_core::machine::{self, Abandoned, Call, Command, Event, Machine, Outbox, Token};
+use tikv_core::request::pd::PdRequest;
+use tikv_core::rng::Rng;
+
+use super::{Mailbox, Shared, Waiter};
+use crate::net::Submitted;
+use crate::observe;
+use crate::runtime::BoxFuture;
+
+/// Drives `M` to its end on the task that polls it.
+///
+/// Dropped before the end, it asks the machine what is to become of it: most are simply forgotten, and what they wait for
+/// is cancelled; one that has begun something that must be finished goes on as a task of its own.
+pub(crate) struct Operation<M: Machine + Send + 'static>
+where
+    M::Output: Send,
+{
+    /// `None` once it has ended or moved on.
+    running: Option<Box<Running<M>>>,
+}
+
+struct Running<M> {
+    machine: M,
+    codec: KeyCodec,
+    shared: Arc<Shared>,
+    rng: Rng,
+    outbox: Outbox,
+    mailbox: Arc<Mailbox>,
+    waits: Vec<Wait>,
+    started: bool,
+    /// It runs without an owner: its output interests nobody, and it is not handed on again.
+    detached: bool,
+}
+
+/// A command whose answer is waited for.
+struct Wait {
+    token: Token,
+    on: WaitOn,
+}
+
+enum WaitOn {
+    /// A call on a store's BatchCommands stream.
+    Batch(Submitted),
+    /// A call or timer that runs on this very task.
+    Future(BoxFuture<'static, Event>),
+    /// A question to PD.
+    Pd,
+    /// Answered already; the event is in the mailbox.
+    Nothing,
+}
+
+impl<M: Machine + Send + 'static> Operation<M>
+where
+    M::Output: Send,
+{
+    pub(crate) fn new(shared: &Arc<Shared>, codec: KeyCodec, machine: M) -> Self {
+        Operation { running: Some(Box::new(Running::new(shared, codec, machine, false))) }
+    }
+
+    /// Runs `machine` on a task of its own, without an owner.
+    pub(crate) fn spawn(shared: &Arc<Shared>, codec: KeyCodec, machine: M) {
+        Operation { running: Some(Box::new(Running::new(shared, codec, machine, true))) }.detach();
+    }
+
+    fn detach(self) {
+        let Some(shared) = self.running.as_ref().map(|running| Arc::clone(&running.shared)) else { return };
+        let Some(ticket) = shared.background.enter() else {
+            // Whatever it would have cleaned up is left to those who meet it.
+            tracing::warn!("too many background tasks: one is dropped");
+            return;
+        };
+        shared.runtime.spawn(Box::pin(async move {
+            self.await;
+            drop(ticket);
+        }));
+    }
+}
+
+impl<M: Machine + Send + 'static> Future for Operation<M>
+where
+    M::Output: Send,
+{
+    type Output = M::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<M::Output> {
+        // Polled after the end, a future may do anything but panic in its caller; this one never ends.
+        let Some(running) = self.running.as_mut() else { return Poll::Pending };
+        let poll = running.poll(cx);
+        if poll.is_ready() {
+            running.cancel_waits();
+            self.running = None;
+        }
+        poll
+    }
+}
+
+impl<M: Machine + Send + 'static> Unpin for Operation<M> where M::Output: Send {}
+
+impl<M: Machine + Send + 'static> Drop for Operation<M>
+where
+    M::Output: Send,
+{
+    fn drop(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        if running.started && !running.detached && running.abandon() == Abandoned::FinishInBackground {
+            running.detached = true;
+            Operation { running: Some(running) }.detach();
+        } else {
+            running.cancel_waits();
+        }
+    }
+}
+
+impl<M: Machine> Running<M> {
+    fn new(shared: &Arc<Shared>, codec: KeyCodec, machine: M, detached: bool) -> Self {
+        Running {
+            machine,
+            codec,
+            rng: shared.child_rng(),
+            shared: Arc::clone(shared),
+            outbox: Outbox::new(),
+            mailbox: Arc::new(Mailbox::new(shared.next_operation())),
+            waits: Vec::new(),
+            started: false,
+            detached,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<M::Output> {
+        self.mailbox.register(cx.waker());
+        self.carry_out();
+        if !self.started {
+            self.started = true;
+            if let Poll::Ready(output) = self.step(Machine::start) {
+                return Poll::Ready(output);
+            }
+        }
+        while let Some((token, event)) = self.next_event(cx) {
+            if let Poll::Ready(output) = self.step(|machine, cx| machine.handle(cx, token, event)) {
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn step<T>(&mut self, step: impl FnOnce(&mut M, &mut machine::Context<'_>) -> T) -> T {
+        let shared = &self.shared;
+        let mut cx = machine::Context::new(
+            shared.runtime.now(),
+            &mut self.rng,
+            shared.knowledge(self.codec),
+            &shared.config,
+            &mut self.outbox,
+        );
+        let result = step(&mut self.machine, &mut cx);
+        self.carry_out();
+        result
+    }
+
+    /// The next event for a command that is still waited for.
+    fn next_event(&mut self, cx: &mut Context<'_>) -> Option<(Token, Event)> {
+        while let Some((token, event)) = self.mailbox.pop() {
+            if self.take_wait(token).is_some() {
+                return Some((token, event));
+            }
+        }
+        for index in 0..self.waits.len() {
+            let WaitOn::Future(future) = &mut self.waits[index].on else { continue };
+            if let Poll::Ready(event) = future.as_mut().poll(cx) {
+                return Some((self.waits.swap_remove(index).token, event));
+            }
+        }
+        None
+    }
+
+    fn carry_out(&mut self) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for command in outbox.drain() {
+            match command {
+                Command::Call(call) => self.call(*call),
+                Command::Pd { token, request } => self.ask_pd(token, request),
+                Command::Sleep { token, until, .. } => {
+                    let sleep = self.shared.runtime.sleep(until.saturating_since(self.shared.runtime.now()));
+                    let woken = async move {
+                        sleep.await;
+                        Event::Woken
+                    };
+                    self.waits.push(Wait { token, on: WaitOn::Future(Box::pin(woken)) });
+                }
+                Command::Cancel { token } => {
+                    if let Some(wait) = self.take_wait(token) {
+                        self.cancel(wait);
+                    }
+                }
+                Command::Spawn(machine) => Operation::spawn(&self.shared, self.codec, machine),
+                Command::Observe(observation) => observe::observation(&observation),
+            }
+        }
+        // Keeps the space, and the counter of tokens.
+        self.outbox = outbox;
+    }
+
+    fn call(&mut self, call: Call) {
+        let token = call.token;
+        if call.request.kind().batch_slot().is_none() {
+            let future = self.shared.stores.unary(call);
+            let reply = async move { Event::Reply(future.await) };
+            self.waits.push(Wait { token, on: WaitOn::Future(Box::pin(reply)) });
+            return;
+        }
+        let waiter = Waiter::new(&self.mailbox, token);
+        let on = match self.shared.stores.submit(waiter, &call) {
+            Ok(submitted) => WaitOn::Batch(submitted),
+            Err((waiter, fault)) => {
+                waiter.deliver(Event::Reply(Err(fault)));
+                WaitOn::Nothing
+            }
+        };
+        self.waits.push(Wait { token, on });
+    }
+
+    fn ask_pd(&mut self, token: Token, request: PdRequest) {
+        let now = self.shared.runtime.now();
+        let deadline = now + self.shared.config.pd_timeout;
+        self.shared.pd.submit(now, Waiter::new(&self.mailbox, token), request, deadline);
+        self.waits.push(Wait { token, on: WaitOn::Pd });
+    }
+
+    fn take_wait(&mut self, token: Token) -> Option<Wait> {
+        let index = self.waits.iter().position(|wait| wait.token == token)?;
+        Some(self.waits.swap_remove(index))
+    }
+
+    fn cancel(&self, wait: Wait) {
+        match wait.on {
+            WaitOn::Batch(submitted) => submitted.cancel(),
+            WaitOn::Pd => self.shared.pd.cancel(&Waiter::new(&self.mailbox, wait.token)),
+            WaitOn::Future(_) | WaitOn::Nothing => {}
+        }
+    }
+
+    fn cancel_waits(&mut self) {
+        for wait in std::mem::take(&mut self.waits) {
+            self.cancel(wait);
+        }
+    }
+
+    fn abandon(&mut self) -> Abandoned {
+        self.step(Machine::abandon)
+    }
+}

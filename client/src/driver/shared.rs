@@ -1,0 +1,126 @@
+//! What all operations of a client share.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::task::AtomicWaker;
+use tikv_core::config::Config;
+use tikv_core::keyspace::KeyCodec;
+use tikv_core::knowledge::Knowledge;
+use tikv_core::rng::Rng;
+
+use crate::net::{PdService, StorePool};
+use crate::runtime::Runtime;
+
+/// Tasks that may run without an owner at once: commits of secondaries, clean-ups, resolutions of locks.
+const BACKGROUND_LIMIT: usize = 10_000;
+
+/// What all operations share. No lock here is held for longer than a look-up.
+pub(crate) struct Shared {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) config: Config,
+    pub(crate) pd: Arc<PdService>,
+    pub(crate) stores: StorePool,
+    pub(crate) background: Arc<Background>,
+    knowledge: Arc<KeySpaces>,
+    rng: Mutex<Rng>,
+    operations: AtomicU64,
+}
+
+/// What is known, apart for raw and transactional keys, whose regions have other bounds.
+pub(crate) struct KeySpaces {
+    pub(crate) raw: Knowledge,
+    pub(crate) txn: Knowledge,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        runtime: Arc<dyn Runtime>,
+        config: Config,
+        pd: Arc<PdService>,
+        stores: StorePool,
+        knowledge: Arc<KeySpaces>,
+        rng: Rng,
+    ) -> Self {
+        Shared {
+            runtime,
+            config,
+            pd,
+            stores,
+            background: Arc::default(),
+            knowledge,
+            rng: Mutex::new(rng),
+            operations: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn knowledge(&self, codec: KeyCodec) -> &Knowledge {
+        match codec {
+            KeyCodec::Raw => &self.knowledge.raw,
+            _ => &self.knowledge.txn,
+        }
+    }
+
+    pub(crate) fn next_operation(&self) -> u64 {
+        self.operations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn child_rng(&self) -> Rng {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).child()
+    }
+
+    /// Ends all connections: what waits for an answer gets a fault.
+    pub(crate) fn close(&self) {
+        self.pd.close();
+        self.stores.close();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl KeySpaces {
+    pub(crate) fn new(config: &Config) -> Self {
+        KeySpaces { raw: Knowledge::new(KeyCodec::Raw, config), txn: Knowledge::new(KeyCodec::Txn, config) }
+    }
+}
+
+/// Counts the tasks without an owner.
+#[derive(Default)]
+pub(crate) struct Background {
+    running: AtomicUsize,
+    idle: AtomicWaker,
+}
+
+/// One task's share of the limit.
+pub(crate) struct Ticket(Arc<Background>);
+
+impl Background {
+    /// `None` if too many are running already.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Ticket> {
+        let room = |running| (running < BACKGROUND_LIMIT).then_some(running + 1);
+        self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
+        Some(Ticket(Arc::clone(self)))
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Ready when none is running. One task at a time can wait.
+    pub(crate) fn poll_idle(&self, cx: &std::task::Context<'_>) -> std::task::Poll<()> {
+        self.idle.register(cx.waker());
+        if self.running() == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.wake();
+        }
+    }
+}

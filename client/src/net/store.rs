@@ -1,0 +1,313 @@
+//! Calls to stores: BatchCommands streams, and unary calls for what cannot travel in a batch.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use futures::task::AtomicWaker;
+use tikv_core::error::{Execution, Fault, FaultKind};
+use tikv_core::machine::{Call, Event};
+use tikv_core::request::{Response, decode_response};
+use tikv_core::stream::{BatchLimits, BatchStream};
+use tikv_core::time::Time;
+use tikv_grpc::{self as grpc, Sender, Streaming};
+
+use super::connection::{Connector, NetOptions};
+use super::fault;
+use crate::driver::Waiter;
+use crate::runtime::{BoxFuture, Runtime};
+
+const BATCH_COMMANDS: &str = "/tikvpb.Tikv/BatchCommands";
+
+/// The connections to all stores, by address.
+pub(crate) struct StorePool {
+    runtime: Arc<dyn Runtime>,
+    options: NetOptions,
+    limits: BatchLimits,
+    stores: RwLock<BTreeMap<Arc<str>, Arc<StoreConnection>>>,
+    closed: AtomicBool,
+}
+
+/// A call that waits on a stream.
+pub(crate) struct Submitted {
+    connection: Arc<StoreConnection>,
+    id: u64,
+}
+
+/// One store's connection and the calls on its stream.
+struct StoreConnection {
+    connector: Connector,
+    runtime: Arc<dyn Runtime>,
+    state: Mutex<State>,
+    /// The task that reads and writes the stream.
+    task: AtomicWaker,
+}
+
+struct State {
+    stream: BatchStream<Waiter>,
+    /// Whether the task runs. It is started by the first call, and again by the next call after a broken connection.
+    running: bool,
+    closed: bool,
+}
+
+impl StorePool {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, options: NetOptions, limits: BatchLimits) -> Self {
+        StorePool { runtime, options, limits, stores: RwLock::default(), closed: AtomicBool::new(false) }
+    }
+
+    /// Puts a call on the stream to its store.
+    pub(crate) fn submit(&self, waiter: Waiter, call: &Call) -> Result<Submitted, (Waiter, Fault)> {
+        let connection = match self.connection(&call.address) {
+            Ok(connection) => connection,
+            Err(fault) => return Err((waiter, fault)),
+        };
+        let id = connection.submit(waiter, call)?;
+        Ok(Submitted { connection, id })
+    }
+
+    /// Makes a call of its own.
+    pub(crate) fn unary(&self, call: Call) -> BoxFuture<'static, Result<Response, Fault>> {
+        let connection = self.connection(&call.address);
+        Box::pin(async move { connection?.unary(call).await })
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let stores = std::mem::take(&mut *self.stores.write().unwrap_or_else(PoisonError::into_inner));
+        for connection in stores.into_values() {
+            connection.close();
+        }
+    }
+
+    fn connection(&self, address: &Arc<str>) -> Result<Arc<StoreConnection>, Fault> {
+        if let Some(connection) = self.stores.read().unwrap_or_else(PoisonError::into_inner).get(address) {
+            return Ok(Arc::clone(connection));
+        }
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(fault::closed(address));
+        }
+        let connection = stores.entry(Arc::clone(address)).or_insert_with(|| {
+            let runtime = Arc::clone(&self.runtime);
+            let connector = Connector::new(Arc::clone(address), Arc::clone(&runtime), self.options.clone());
+            let stream = BatchStream::new(Arc::clone(address), self.limits);
+            let state = Mutex::new(State { stream, running: false, closed: false });
+            Arc::new(StoreConnection { connector, runtime, state, task: AtomicWaker::new() })
+        });
+        Ok(Arc::clone(connection))
+    }
+}
+
+impl Submitted {
+    /// Forgets the call.
+    pub(crate) fn cancel(self) {
+        self.connection.lock().stream.cancel(self.id);
+    }
+}
+
+impl StoreConnection {
+    fn submit(self: &Arc<Self>, waiter: Waiter, call: &Call) -> Result<u64, (Waiter, Fault)> {
+        let (id, start, wake) = {
+            let mut state = self.lock();
+            if state.closed {
+                return Err((waiter, fault::closed(self.connector.address())));
+            }
+            let was_pending = state.stream.has_pending();
+            let id = state.stream.submit(waiter, call)?;
+            let start = !std::mem::replace(&mut state.running, true);
+            (id, start, !was_pending)
+        };
+        if start {
+            self.runtime.spawn(Box::pin(Arc::clone(self).run()));
+        } else if wake {
+            // Whoever finds calls pending already knows the task woken.
+            self.task.wake();
+        }
+        Ok(id)
+    }
+
+    async fn unary(&self, call: Call) -> Result<Response, Fault> {
+        let address = self.connector.address();
+        let kind = call.request.kind();
+        let channel = self.channel_before(call.deadline).await?;
+        let mut body = BytesMut::with_capacity(call.request.encoded_len_with_context(&call.context));
+        call.request.encode_with_context(&call.context, &mut body);
+        let rpc = grpc::Call::new(kind.facts().path).with_timeout(call.timeout(self.runtime.now()));
+        let reply = channel.unary(rpc, body.freeze()).await.map_err(|error| fault::of_grpc(&error, address))?;
+        decode_response(kind, reply.message).map_err(|error| {
+            Fault::new(FaultKind::Protocol, Execution::MaybeExecuted, Arc::clone(address))
+                .with_detail(error.to_string())
+        })
+    }
+
+    async fn channel_before(&self, deadline: Time) -> Result<grpc::Channel, Fault> {
+        let mut channel = pin!(self.connector.channel());
+        let mut timeout = self.runtime.sleep(deadline.saturating_since(self.runtime.now()));
+        poll_fn(|cx| {
+            if let Poll::Ready(channel) = channel.as_mut().poll(cx) {
+                return Poll::Ready(channel);
+            }
+            timeout
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(Fault::new(FaultKind::Timeout, Execution::NotSent, Arc::clone(self.connector.address()))))
+        })
+        .await
+    }
+
+    /// Serves the stream until it breaks; then all its calls are answered with the fault.
+    async fn run(self: Arc<Self>) {
+        let mut timer = Timer::default();
+        let fault = match self.open(&mut timer).await {
+            Ok((mut sender, mut receiver)) => {
+                poll_fn(|cx| self.poll_stream(cx, &mut sender, &mut receiver, &mut timer)).await
+            }
+            Err(fault) => fault,
+        };
+        self.end(&fault);
+    }
+
+    async fn open(&self, timer: &mut Timer) -> Result<(Sender, Streaming), Fault> {
+        let mut open = pin!(async {
+            let channel = self.connector.channel().await?;
+            let opened = channel.bidirectional(grpc::Call::new(BATCH_COMMANDS)).await;
+            opened.map_err(|error| fault::of_grpc(&error, self.connector.address()))
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = open.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            if self.lock().closed {
+                return Poll::Ready(Err(fault::closed(self.connector.address())));
+            }
+            // Calls may run out of time before the connection is made.
+            self.task.register(cx.waker());
+            self.poll_timeouts(cx, timer);
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll_stream(
+        &self,
+        cx: &mut Context<'_>,
+        sender: &mut Sender,
+        receiver: &mut Streaming,
+        timer: &mut Timer,
+    ) -> Poll<Fault> {
+        self.task.register(cx.waker());
+        while let Poll::Ready(message) = receiver.poll_message(cx) {
+            let frame = match message {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Poll::Ready(self.disconnected("the store ended the stream")),
+                Err(error) => return Poll::Ready(fault::of_grpc(&error, self.connector.address())),
+            };
+            let mut answers = Vec::new();
+            let news = self.lock().stream.handle_frame(frame, |waiter, result| answers.push((waiter, result)));
+            deliver(answers);
+            if let Err(fault) = news {
+                return Poll::Ready(fault);
+            }
+        }
+        loop {
+            match sender.poll_ready(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(fault::of_grpc(&error, self.connector.address())),
+                Poll::Ready(Ok(())) => {}
+            }
+            let Some(frame) = self.lock().stream.poll_frame() else { break };
+            let mut batch = sender.batch();
+            batch.push_parts(frame.into());
+            if let Err(error) = sender.send_batch(batch) {
+                return Poll::Ready(fault::of_grpc(&error, self.connector.address()));
+            }
+        }
+        if self.lock().closed {
+            return Poll::Ready(fault::closed(self.connector.address()));
+        }
+        self.poll_timeouts(cx, timer);
+        Poll::Pending
+    }
+
+    fn poll_timeouts(&self, cx: &mut Context<'_>, timer: &mut Timer) {
+        loop {
+            let due = self.lock().stream.poll_timeout();
+            if !timer.poll(cx, &*self.runtime, due) {
+                return;
+            }
+            let mut answers = Vec::new();
+            let now = self.runtime.now();
+            self.lock().stream.handle_timeout(now, |waiter, result| answers.push((waiter, result)));
+            deliver(answers);
+        }
+    }
+
+    fn end(&self, fault: &Fault) {
+        let mut answers = Vec::new();
+        {
+            let mut state = self.lock();
+            state.running = false;
+            state.stream.close(fault.kind, &fault.detail, |waiter, result| answers.push((waiter, result)));
+        }
+        deliver(answers);
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.connector.close();
+        self.task.wake();
+    }
+
+    fn disconnected(&self, detail: &'static str) -> Fault {
+        let address = Arc::clone(self.connector.address());
+        Fault::new(FaultKind::Disconnected, Execution::MaybeExecuted, address).with_detail(detail)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn deliver(answers: Vec<(Waiter, Result<Response, Fault>)>) {
+    for (waiter, result) in answers {
+        waiter.deliver(Event::Reply(result));
+    }
+}
+
+/// One timer for all calls of a stream.
+#[derive(Default)]
+pub(super) struct Timer(Option<(Time, BoxFuture<'static, ()>)>);
+
+impl Timer {
+    /// Whether `due` has come. If not, the task is woken when it does; an earlier wake-up is possible and harmless.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, runtime: &dyn Runtime, due: Option<Time>) -> bool {
+        let Some(due) = due else { return false };
+        let now = runtime.now();
+        if due <= now {
+            self.0 = None;
+            return true;
+        }
+        // A timer that fires too early costs one look; making a new one for every change costs more.
+        if self.0.as_ref().is_none_or(|(set_for, _)| *set_for > due) {
+            self.0 = Some((due, runtime.sleep(due.saturating_since(now))));
+        }
+        let Some((_, sleep)) = &mut self.0 else { return false };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.0 = None;
+        let now = runtime.now();
+        if due <= now {
+            return true;
+        }
+        // Fired for an earlier time: set it for this one.
+        let mut sleep = runtime.sleep(due.saturating_since(now));
+        let fired = sleep.as_mut().poll(cx).is_ready();
+        self.0 = Some((due, sleep));
+        fired
+    }
+}

@@ -1,0 +1,85 @@
+//! The operations an engine can run, by name.
+
+use std::task::Poll;
+
+use crate::error::Error;
+use crate::keyspace::KeyCodec;
+use crate::machine::{Abandoned, Context, Event, Machine, Token};
+use crate::timestamp::Timestamp;
+use crate::{oracle, raw};
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident($machine:ty) -> $output:ty, $codec:ident;)+) => {
+        /// An operation: a machine that has not been started.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[allow(clippy::large_enum_variant)] // Boxed by the table that holds it.
+        pub enum Operation {
+            $($(#[$doc])* $name($machine),)+
+        }
+
+        /// How an operation ended.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Outcome {
+            $($(#[$doc])* $name($output),)+
+        }
+
+        impl Operation {
+            /// Which kind of keys it works on.
+            #[must_use]
+            pub const fn codec(&self) -> KeyCodec {
+                match self {
+                    $(Operation::$name(_) => KeyCodec::$codec,)+
+                }
+            }
+        }
+
+        impl Machine for Operation {
+            type Output = Outcome;
+
+            fn start(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+                match self {
+                    $(Operation::$name(machine) => machine.start(cx).map(Outcome::$name),)+
+                }
+            }
+
+            fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Outcome> {
+                match self {
+                    $(Operation::$name(machine) => machine.handle(cx, token, event).map(Outcome::$name),)+
+                }
+            }
+
+            fn abandon(&mut self, cx: &mut Context<'_>) -> Abandoned {
+                match self {
+                    $(Operation::$name(machine) => machine.abandon(cx),)+
+                }
+            }
+        }
+    };
+}
+
+operations! {
+    /// A new timestamp.
+    Timestamp(oracle::FetchTimestamp) -> Result<Timestamp, Error>, Txn;
+    /// Value of a raw key.
+    RawGet(raw::Get) -> Result<Option<bytes::Bytes>, Error>, Raw;
+    /// Writes a raw key.
+    RawPut(raw::Put) -> Result<(), Error>, Raw;
+    /// Deletes a raw key.
+    RawDelete(raw::Delete) -> Result<(), Error>, Raw;
+    /// Remaining life of a raw key.
+    RawGetKeyTtl(raw::GetKeyTtl) -> Result<Option<raw::Ttl>, Error>, Raw;
+    /// Writes a raw key if it has an expected value.
+    RawCompareAndSwap(raw::CompareAndSwap) -> Result<raw::Swapped, Error>, Raw;
+    /// Values of raw keys.
+    RawBatchGet(raw::BatchGet) -> Result<Vec<Option<bytes::Bytes>>, Error>, Raw;
+    /// Writes raw keys.
+    RawBatchPut(raw::BatchPut) -> Result<(), Error>, Raw;
+    /// Deletes raw keys.
+    RawBatchDelete(raw::BatchDelete) -> Result<(), Error>, Raw;
+    /// Pairs of a range of raw keys.
+    RawScan(raw::Scan) -> Result<Vec<raw::Pair>, Error>, Raw;
+    /// Deletes a range of raw keys.
+    RawDeleteRange(raw::DeleteRange) -> Result<(), Error>, Raw;
+    /// Checksum of a range of raw keys.
+    RawChecksum(raw::Checksum) -> Result<raw::ChecksumTotal, Error>, Raw;
+}
