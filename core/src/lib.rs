@@ -24,6 +24,8 @@
 //! | the locks of other transactions | [`lock`] |
 //! | operations | [`oracle`], [`raw`] |
 //! | all of it behind one value | [`engine`] |
+//! | reads at one timestamp | [`snapshot`] |
+//! | operations | [`raw`] |
 
 #![forbid(unsafe_code)]
 
@@ -44,6 +46,7 @@ pub mod raw;
 pub mod request;
 pub mod rng;
 pub mod route;
+pub mod snapshot;
 pub mod stream;
 pub mod time;
 pub mod timestamp;

@@ -65,6 +65,12 @@ impl<M: Machine> FanOut<M> {
         }
     }
 
+    /// Whether a running child issued `token`.
+    #[must_use]
+    pub fn waits_for(&self, token: Token) -> bool {
+        self.routes.contains_key(&token)
+    }
+
     /// Routes an event to the child that issued `token`. Returns false if none did (or it is gone).
     pub fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> bool {
         let Some(id) = self.routes.remove(&token) else { return false };
