@@ -88,7 +88,7 @@ pub enum ConnectionError {
     GoAway {
         /// The HTTP/2 error code.
         code: u32,
-        /// The code in words and what the peer added to it.
+        /// The code in words, and what the peer added to it.
         message: String,
     },
     /// The peer does not speak HTTP/2, or speaks it wrongly.
@@ -186,7 +186,9 @@ impl ConnectionError {
             Some(io) if io.kind() == io::ErrorKind::BrokenPipe => ConnectionError::ClosedByPeer,
             Some(io) => ConnectionError::Io { kind: io.kind(), message: io.to_string() },
             None if error.is_go_away() && error.is_remote() => {
-                ConnectionError::GoAway { code, message: error.to_string() }
+                let message = error.to_string();
+                let message = message.trim_start_matches("connection error received: ").to_owned();
+                ConnectionError::GoAway { code, message }
             }
             None => ConnectionError::Protocol(error.to_string()),
         }

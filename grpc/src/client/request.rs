@@ -1,9 +1,10 @@
 //! The HTTP request that a call is.
 
+use std::borrow::Cow;
+
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme as HttpScheme};
 use http::{Method, Request, Uri, Version};
-use std::borrow::Cow;
 
 use crate::call::write_timeout;
 use crate::compression::Encoding;

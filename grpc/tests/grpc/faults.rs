@@ -336,9 +336,9 @@ fn calls_that_wait_for_a_stream_when_the_connection_is_lost_were_not_sent() {
         assert!(poll!(&mut sent).is_pending() && poll!(&mut waiting).is_pending());
         let _call = server.accept().await;
         client.close();
-        assert!(sent.await.may_have_been_executed());
         let waiting = waiting.await;
         assert!(waiting.not_sent() && waiting.is_connection());
+        assert!(sent.await.may_have_been_executed());
     });
 }
 

@@ -6,6 +6,7 @@ mod flow_control;
 #[cfg(feature = "gzip")]
 mod gzip;
 mod harness;
+mod hostile;
 mod server;
 mod streams;
 mod threads;

@@ -333,46 +333,42 @@ fn handlers_can_run_elsewhere() {
 }
 
 #[test]
-fn a_handler_that_runs_elsewhere_is_woken_for_room_and_for_cancellation() {
-    struct Here(Tasks);
-    // One thread only: the pool of a test.
-    #[derive(Clone)]
-    struct Queue(Arc<Mutex<Vec<Handler>>>);
-    impl Spawn for Queue {
-        fn spawn(&self, handler: Handler) {
-            self.0.lock().unwrap().push(handler);
-        }
-    }
+fn a_responder_that_moved_to_another_task_waits_for_room_while_its_handler_waits_for_cancellation() {
     run(|tasks| async move {
-        let here = Here(tasks.clone());
-        let queue = Queue(Arc::default());
-        let (client_io, server_io) = pipe();
-        let spawner: Option<Arc<dyn Spawn>> = Some(Arc::new(queue.clone()));
-        let flood = |_call: IncomingCall, mut responder: Responder| -> Handler {
+        let parked = Arc::new(Mutex::new(None));
+        let alive = Arc::new(AtomicUsize::new(0));
+        let (park, count) = (parked.clone(), alive.clone());
+        let service = move |_call: IncomingCall, responder: Responder| -> Handler {
+            *park.lock().unwrap() = Some(responder);
+            count.fetch_add(1, Ordering::SeqCst);
+            let guard = Alive(count.clone());
             Box::pin(async move {
-                while responder.ready().await.is_ok() {
-                    responder.send(vec![0; 10_000].into()).unwrap();
-                }
+                std::future::pending::<()>().await;
+                drop(guard);
             })
         };
-        let options_of_server = ServerOptions { spawner, send_buffer: 1, ..Default::default() };
-        serve(&tasks, server_io, flood, options_of_server);
+        let (client_io, server_io) = pipe();
+        serve(&tasks, server_io, service, ServerOptions { send_buffer: 1, ..Default::default() });
         let small = tikv_grpc::Options { stream_window: 1 << 16, ..options() };
         let client = tasks.connect(client_io, small).await;
         let mut streaming = client.server_streaming(Call::new(COUNT), "".into()).await.unwrap();
         settle().await;
-        let handler = queue.0.lock().unwrap().pop().unwrap();
+        let mut responder = parked.lock().unwrap().take().unwrap();
         let (done, mut is_done) = oneshot::channel();
-        here.0.spawn(async move {
-            handler.await;
+        tasks.spawn(async move {
+            while responder.ready().await.is_ok() {
+                responder.send(vec![0; 10_000].into()).unwrap();
+            }
             done.send(()).unwrap();
         });
         for _ in 0..100 {
+            settle().await;
             assert_eq!(streaming.message().await.unwrap().unwrap().len(), 10_000);
         }
-        assert_eq!(is_done.try_recv(), Ok(None));
+        assert_eq!((is_done.try_recv(), alive.load(Ordering::SeqCst)), (Ok(None), 1));
         drop(streaming);
         is_done.await.unwrap();
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
     });
 }
 

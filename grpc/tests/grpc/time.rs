@@ -202,3 +202,28 @@ fn any_byte_is_a_sign_of_life() {
         assert_eq!(client.end(), None);
     });
 }
+
+#[test]
+fn a_byte_after_a_ping_is_as_good_as_a_pong() {
+    run(|tasks| async move {
+        let clock = ManualClock::default();
+        let (client_io, server_io) = pipe();
+        let client = tasks.connect(client_io, timed(&clock)).await;
+        let mut script = Script::greet(server_io).await;
+        let mut streaming = client.server_streaming(Call::new(GET), "key".into()).await.unwrap();
+        script.read_until(HEADERS).await;
+        script.write_headers(1).await;
+        settle().await;
+        for round in 0..3 {
+            pass(&clock, 14 * SECOND).await;
+            if round == 0 {
+                script.read_until(PING).await;
+            }
+            assert_eq!(client.end(), None);
+            script.write_data(1, &framed("tick")).await;
+            assert_eq!(streaming.message().await.unwrap().unwrap(), "tick");
+        }
+        pass(&clock, 16 * SECOND).await;
+        assert_eq!(client.end(), Some(ConnectionError::KeepAliveTimeout));
+    });
+}

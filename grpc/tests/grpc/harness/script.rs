@@ -12,7 +12,7 @@ pub(crate) const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// A server that writes what it is told to.
+/// A peer (mostly a server) that writes what it is told to.
 pub(crate) struct Script(pub(crate) DuplexStream);
 
 #[derive(Debug)]
@@ -38,12 +38,19 @@ impl Script {
         frame.extend_from_slice(&[kind, flags]);
         frame.extend_from_slice(&stream.to_be_bytes());
         frame.extend_from_slice(payload);
-        self.0.write_all(&frame).await.unwrap();
+        // The other side may have had enough.
+        let _ = self.0.write_all(&frame).await;
     }
 
     /// `:status: 200`, `content-type: application/grpc`.
     pub(crate) async fn write_headers(&mut self, stream: u32) {
         let block = [&[0x88][..], &literal("content-type", "application/grpc")].concat();
+        self.write(HEADERS, END_HEADERS, stream, &block).await;
+    }
+
+    /// `:method: POST`, `:scheme: http`, `:path: /`, `content-type: application/grpc`.
+    pub(crate) async fn write_request(&mut self, stream: u32) {
+        let block = [&[0x83, 0x86, 0x84][..], &literal("content-type", "application/grpc")].concat();
         self.write(HEADERS, END_HEADERS, stream, &block).await;
     }
 
