@@ -1,5 +1,11 @@
 //! A simulated TiKV and PD cluster: deterministic, in process or served on TCP.
+//!
+//! - [`storage`] is one store's data: what TiKV does with a request once it has accepted it.
+//! - [`cluster`] is stores, regions and PD around it: what accepts requests, and where they belong. Pure as well.
 
 #![forbid(unsafe_code)]
 
+pub mod cluster;
+pub mod pd;
+pub mod status;
 pub mod storage;

@@ -9,7 +9,7 @@ use tikv_core::timestamp::Timestamp;
 
 use super::batch::{Batch, Modify};
 use super::errors::Error;
-use super::lock::{KeyLock, Lock, LockRef};
+use super::lock::{KeyLock, Lock, LockKind, LockRef};
 use super::write::{LastChange, SEEK_BOUND, Write, WriteKind};
 
 /// All that is stored of one key: its row of the column families lock, write and default.
@@ -180,6 +180,13 @@ impl Data {
     /// The stored records of a range, by key.
     pub(super) fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Key, &Record)> {
         bounded(&self.records, range)
+    }
+
+    /// The smallest start_ts of the locks in a range that stand for a change. Shared locks never do.
+    pub(super) fn oldest_prewrite(&self, range: &KeyRange) -> Option<Timestamp> {
+        let locks = self.range(range).filter_map(|(_, record)| record.lock.as_ref()?.exclusive());
+        let changes = locks.filter(|lock| matches!(lock.kind, LockKind::Put | LockKind::Delete));
+        changes.map(|lock| lock.start_ts).min()
     }
 
     /// The pessimistic locks in memory within a range, by key.

@@ -245,6 +245,13 @@ impl Storage {
         self.data.memory_locks.retain(|key, _| !range.contains(key.as_slice()));
     }
 
+    /// The oldest transaction that has prewritten a change within a range: below it nothing more will be committed there,
+    /// except what PD's clock has not reached. Zero does not occur; `None` is no such transaction.
+    #[must_use]
+    pub fn oldest_prewrite(&self, range: &KeyRange) -> Option<Timestamp> {
+        self.data.oldest_prewrite(range)
+    }
+
     /// Drops the versions of a range that no read at or after `safe_point` can see. Locks must have been resolved before.
     pub fn collect_garbage(&mut self, range: &KeyRange, safe_point: Timestamp) {
         gc::collect(&mut self.data, range, safe_point);

@@ -1,0 +1,122 @@
+//! Misbehaviour to order: what a test wants a store to do to particular requests.
+
+use std::time::Duration;
+
+use tikv_core::request::RequestKind;
+use tikv_proto::errorpb;
+
+use crate::status::Status;
+
+/// Something that happens to requests, the next `times` of them that it applies to.
+///
+/// ```
+/// use tikv_core::request::RequestKind;
+/// use tikv_sim::cluster::{Effect, Fault, region_error};
+///
+/// let busy = Effect::RegionError(Box::new(region_error::server_is_busy("scheduler is busy", 0)));
+/// let fault = Fault::new(busy).on_store(1).on(RequestKind::Prewrite).times(2);
+/// # let _ = fault;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fault {
+    store_id: Option<u64>,
+    region_id: Option<u64>,
+    kind: Option<RequestKind>,
+    times: u32,
+    effect: Effect,
+}
+
+/// What happens to the request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// It is not executed and answered with this error (commands that know no region errors get a status).
+    RegionError(Box<errorpb::Error>),
+    /// It is not executed and answered with this status.
+    Status(Status),
+    /// It is executed so much later.
+    Delay(Duration),
+    /// It is executed at once, and answered so much later.
+    DelayReply(Duration),
+    /// It is neither executed nor answered.
+    Lose,
+    /// It is executed, but never answered.
+    LoseReply,
+}
+
+impl Fault {
+    /// What happens to the next request, whichever it is.
+    #[must_use]
+    pub fn new(effect: Effect) -> Self {
+        Fault { store_id: None, region_id: None, kind: None, times: 1, effect }
+    }
+
+    /// Only requests to this store.
+    #[must_use]
+    pub fn on_store(mut self, store_id: u64) -> Self {
+        self.store_id = Some(store_id);
+        self
+    }
+
+    /// Only requests for this region.
+    #[must_use]
+    pub fn on_region(mut self, region_id: u64) -> Self {
+        self.region_id = Some(region_id);
+        self
+    }
+
+    /// Only requests of this kind.
+    #[must_use]
+    pub fn on(mut self, kind: RequestKind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// So many requests.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// All requests from now on.
+    #[must_use]
+    pub fn forever(self) -> Self {
+        self.times(u32::MAX)
+    }
+
+    fn applies(&self, store_id: u64, region_id: u64, kind: RequestKind) -> bool {
+        self.store_id.is_none_or(|wanted| wanted == store_id)
+            && self.region_id.is_none_or(|wanted| wanted == region_id)
+            && self.kind.is_none_or(|wanted| wanted == kind)
+    }
+}
+
+/// The faults in force, in the order they were ordered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults(Vec<Fault>);
+
+impl Faults {
+    pub(super) fn add(&mut self, fault: Fault) {
+        if fault.times > 0 {
+            self.0.push(fault);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// What happens to a request. Of several faults the first counts.
+    pub(super) fn take(&mut self, store_id: u64, region_id: u64, kind: RequestKind) -> Option<Effect> {
+        let index = self.0.iter().position(|fault| fault.applies(store_id, region_id, kind))?;
+        let fault = &mut self.0[index];
+        let effect = fault.effect.clone();
+        if fault.times != u32::MAX {
+            fault.times -= 1;
+        }
+        if fault.times == 0 {
+            self.0.remove(index);
+        }
+        Some(effect)
+    }
+}

@@ -1,0 +1,76 @@
+use tikv_core::request::RequestKind;
+
+use super::*;
+use crate::status::Code;
+
+fn leader_and_context(cluster: &Cluster) -> (u64, Context) {
+    cluster.leader_context(encoded(b"a").as_slice()).unwrap()
+}
+
+#[test]
+fn a_fault_meets_as_many_requests_of_its_kind_as_ordered() {
+    let mut cluster = cluster();
+    let busy = || Effect::RegionError(Box::new(region_error::server_is_busy("scheduler is busy", 0)));
+    let (store, context) = leader_and_context(&cluster);
+    cluster.inject(Fault::new(busy()).on_store(store).on_region(context.region_id).on(RequestKind::Get).times(2));
+    assert_eq!(ask(&mut cluster, store, &context, raw_get("a")).unwrap().region_error(), None);
+    for _ in 0..2 {
+        let error = refusal(&mut cluster, store, &context, get("a", 5));
+        assert_eq!(error.server_is_busy.unwrap().reason, "scheduler is busy");
+    }
+    assert_eq!(ask(&mut cluster, store, &context, get("a", 5)).unwrap().region_error(), None);
+}
+
+#[test]
+fn a_delayed_request_is_executed_and_answered_later() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    cluster.inject(Fault::new(Effect::Delay(Duration::from_millis(50))).on(RequestKind::RawPut));
+    let Served::Later(call) = cluster.handle_store(NOW, store, &context, raw_put("a", "1")) else { panic!() };
+    let Response::RawGet(before) = ask(&mut cluster, store, &context, raw_get("a")).unwrap() else { panic!() };
+    assert!(before.not_found);
+    assert_eq!(cluster.poll_reply(NOW), None);
+    let at = cluster.next_wakeup().unwrap();
+    assert_eq!(at, NOW + Duration::from_millis(50));
+    let (answered, reply) = cluster.poll_reply(at).unwrap();
+    assert_eq!((answered, reply.is_ok()), (call, true));
+    let Response::RawGet(after) = ask(&mut cluster, store, &context, raw_get("a")).unwrap() else { panic!() };
+    assert_eq!(after.value, "1");
+}
+
+#[test]
+fn a_lost_reply_hides_that_the_request_was_executed() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    for (effect, is_executed) in [(Effect::Lose, false), (Effect::LoseReply, true)] {
+        cluster.inject(Fault::new(effect));
+        let served = cluster.handle_store(NOW, store, &context, raw_put("a", "1"));
+        assert!(matches!(served, Served::Later(_)));
+        assert_eq!(cluster.poll_reply(NOW + Duration::from_secs(60)), None);
+        let Response::RawGet(found) = ask(&mut cluster, store, &context, raw_get("a")).unwrap() else { panic!() };
+        assert_eq!(!found.not_found, is_executed);
+    }
+}
+
+#[test]
+fn a_status_is_passed_on_and_faults_can_be_called_off() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    let status = Status::new(Code::Unavailable, "out to lunch");
+    cluster.inject(Fault::new(Effect::Status(status.clone())).forever());
+    for _ in 0..3 {
+        assert_eq!(ask(&mut cluster, store, &context, get("a", 5)), Err(CallError::Status(status.clone())));
+    }
+    cluster.clear_faults();
+    assert!(ask(&mut cluster, store, &context, get("a", 5)).is_ok());
+}
+
+#[test]
+fn what_is_under_way_from_a_crashing_store_is_cut_off() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    cluster.inject(Fault::new(Effect::DelayReply(Duration::from_secs(5))));
+    let Served::Later(call) = cluster.handle_store(NOW, store, &context, raw_put("a", "1")) else { panic!() };
+    cluster.stop_store(NOW, store).unwrap();
+    assert_eq!(cluster.poll_reply(NOW), Some((call, Err(CallError::Disconnected))));
+}
