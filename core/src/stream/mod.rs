@@ -7,25 +7,23 @@
 //!
 //! client-go: `batchCommandsClient`, `batchConn`.
 
+mod pending;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tikv_proto::{kvrpcpb, tikvpb};
 
 use crate::error::{Execution, Fault, FaultKind};
 use crate::machine::Call;
 use crate::request::{RequestKind, Response, decode_batch_response};
 use crate::time::Time;
+use pending::Pending;
 use slots::Slots;
-
-/// Field number of `request_ids` in `tikvpb.BatchCommandsRequest`.
-const REQUEST_IDS_FIELD: u32 = 2;
 
 /// The calls of one BatchCommands stream. `W` names who waits for an answer.
 ///
@@ -43,10 +41,8 @@ pub struct BatchStream<W> {
     address: Arc<str>,
     limits: BatchLimits,
     slots: Slots<InFlight<W>>,
-    /// Encoded entries of calls that have not been written, in the order of their ids.
-    pending: BytesMut,
-    /// Id and encoded length of each pending entry.
-    pending_entries: Vec<(u64, usize)>,
+    /// Requests that have not been written.
+    pending: Pending,
     /// No deadline is earlier than this.
     earliest_deadline: Time,
 }
@@ -92,8 +88,7 @@ impl<W> BatchStream<W> {
             address: address.into(),
             limits,
             slots: Slots::default(),
-            pending: BytesMut::new(),
-            pending_entries: Vec::new(),
+            pending: Pending::default(),
             earliest_deadline: Time::MAX,
         }
     }
@@ -105,32 +100,30 @@ impl<W> BatchStream<W> {
     /// The waiter back with a fault ([`Execution::NotSent`]) if too many calls are in flight, or the command cannot travel
     /// in a batch.
     pub fn submit(&mut self, waiter: W, call: &Call) -> Result<u64, (W, Fault)> {
-        // Ids that were never answered hold their place in the window, so the window is bounded as well.
-        if self.slots.len() >= self.limits.in_flight || self.slots.window() >= self.limits.in_flight.saturating_mul(8) {
+        if self.slots.len() >= self.limits.in_flight {
             return Err((waiter, self.fault(FaultKind::Overloaded, Execution::NotSent)));
         }
-        let before = self.pending.len();
-        if !call.request.encode_batch_entry(&call.context, &mut self.pending) {
+        let id = self.slots.next_id();
+        if !self.pending.push(id, |buffer| call.request.encode_batch_entry(&call.context, buffer)) {
             let fault = self.fault(FaultKind::Protocol, Execution::NotSent);
             return Err((waiter, fault.with_detail("the command cannot be batched")));
         }
         let kind = call.request.kind();
-        let id = self.slots.insert(InFlight { waiter, kind, deadline: call.deadline, written: false });
-        self.pending_entries.push((id, self.pending.len() - before));
+        self.slots.insert(InFlight { waiter, kind, deadline: call.deadline, written: false });
         self.earliest_deadline = self.earliest_deadline.min(call.deadline);
         Ok(id)
     }
 
-    /// Forgets a call; its answer will be ignored. If it has not been written it still will be. Returns whether it was
-    /// waiting.
+    /// Forgets a call. If it has not been written it never will be, otherwise its answer will be ignored. Returns whether it
+    /// was waiting.
     pub fn cancel(&mut self, id: u64) -> bool {
-        self.slots.remove(id).is_some()
+        self.remove(id).is_some()
     }
 
-    /// Whether [`BatchStream::poll_frame`] has something to give.
+    /// Whether [`BatchStream::poll_frame`] may have something to give.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        !self.pending_entries.is_empty()
+        !self.pending.is_empty()
     }
 
     /// Calls submitted and not answered.
@@ -142,29 +135,13 @@ impl<W> BatchStream<W> {
     /// The next frame to be written: a `BatchCommandsRequest` in two parts, entries and ids. Its calls count as written from
     /// now on, that is, as possibly executed.
     pub fn poll_frame(&mut self) -> Option<[Bytes; 2]> {
-        let (mut requests, mut bytes) = (0, 0);
-        while let Some((_, len)) = self.pending_entries.get(requests) {
-            let full = requests >= self.limits.frame_requests || bytes + len > self.limits.frame_bytes;
-            if full && requests > 0 {
-                break;
-            }
-            requests += 1;
-            bytes += len;
-        }
-        if requests == 0 {
-            return None;
-        }
-        let ids: usize = self.pending_entries[..requests].iter().map(|(id, _)| encoded_len_varint(*id)).sum();
-        let mut tail = BytesMut::with_capacity(ids + 8);
-        encode_key(REQUEST_IDS_FIELD, WireType::LengthDelimited, &mut tail);
-        encode_varint(ids as u64, &mut tail);
-        for (id, _) in self.pending_entries.drain(..requests) {
-            encode_varint(id, &mut tail);
-            if let Some(call) = self.slots.get_mut(id) {
+        self.pending.take_frame(self.limits, |id| match self.slots.get_mut(id) {
+            Some(call) => {
                 call.written = true;
+                true
             }
-        }
-        Some([self.pending.split_to(bytes).freeze(), tail.freeze()])
+            None => false,
+        })
     }
 
     /// Takes a received `BatchCommandsResponse` and answers the calls in it. Answers to unknown, cancelled or timed-out calls
@@ -187,7 +164,9 @@ impl<W> BatchStream<W> {
             return Err(fault.with_detail("a batch with more answers than ids, or fewer"));
         }
         for (id, entry) in frame.request_ids.into_iter().zip(frame.responses) {
-            let Some(call) = self.slots.remove(id) else { continue };
+            // An answer to what was never asked is nobody's answer.
+            let written = self.slots.get_mut(id).is_some_and(|call| call.written);
+            let Some(call) = written.then(|| self.slots.remove(id)).flatten() else { continue };
             match decode_batch_response(entry) {
                 Some(response) if response.kind() == call.kind => answer(call.waiter, Ok(response)),
                 _ => {
@@ -205,7 +184,7 @@ impl<W> BatchStream<W> {
         (self.slots.len() > 0 && self.earliest_deadline != Time::MAX).then_some(self.earliest_deadline)
     }
 
-    /// Answers the calls whose deadline has passed.
+    /// Answers the calls whose deadline has passed. Those that have not been written never will be.
     pub fn handle_timeout(&mut self, now: Time, mut answer: impl FnMut(W, Result<Response, Fault>)) {
         if now < self.earliest_deadline {
             return;
@@ -221,7 +200,7 @@ impl<W> BatchStream<W> {
             }
         }
         for id in overdue {
-            let Some(call) = self.slots.remove(id) else { continue };
+            let Some(call) = self.remove(id) else { continue };
             let fault = self.fault(FaultKind::Timeout, call.execution());
             answer(call.waiter, Err(fault));
         }
@@ -232,12 +211,20 @@ impl<W> BatchStream<W> {
     pub fn close(&mut self, kind: FaultKind, detail: &str, mut answer: impl FnMut(W, Result<Response, Fault>)) {
         let detail: Arc<str> = Arc::from(detail);
         self.pending.clear();
-        self.pending_entries.clear();
         self.earliest_deadline = Time::MAX;
         for call in self.slots.take_all() {
             let fault = self.fault(kind, call.execution()).with_detail(Arc::clone(&detail));
             answer(call.waiter, Err(fault));
         }
+    }
+
+    /// Removes a call before its answer has come.
+    fn remove(&mut self, id: u64) -> Option<InFlight<W>> {
+        let call = self.slots.remove(id)?;
+        if !call.written {
+            self.pending.abandon(|id| self.slots.contains(id));
+        }
+        Some(call)
     }
 
     fn fault(&self, kind: FaultKind, execution: Execution) -> Fault {

@@ -32,6 +32,18 @@ fn decode(frame: &[Bytes; 2]) -> tikvpb::BatchCommandsRequest {
     tikvpb::BatchCommandsRequest::decode(frame.concat().as_slice()).expect("a frame")
 }
 
+/// The keys of the gets in a frame.
+fn keys(frame: &tikvpb::BatchCommandsRequest) -> Vec<Bytes> {
+    let keys = frame.requests.iter().map(|entry| match &entry.cmd {
+        Some(tikvpb::batch_commands_request::request::Cmd::RawGet(get)) => {
+            assert_eq!(get.context.as_ref().expect("a context").region_id, 7);
+            get.key.clone()
+        }
+        other => panic!("{other:?}"),
+    });
+    keys.collect()
+}
+
 fn found(value: &'static str) -> Cmd {
     Cmd::RawGet(kvrpcpb::RawGetResponse { value: Bytes::from_static(value.as_bytes()), ..Default::default() })
 }
@@ -64,14 +76,7 @@ fn what_waits_leaves_together_and_every_answer_finds_its_waiter() {
     let second = stream.submit(20, &get("b", 100)).expect("room");
     let frame = decode(&stream.poll_frame().expect("a frame"));
     assert_eq!(frame.request_ids, [first, second]);
-    let keys = frame.requests.iter().map(|entry| match &entry.cmd {
-        Some(tikvpb::batch_commands_request::request::Cmd::RawGet(get)) => {
-            assert_eq!(get.context.as_ref().expect("a context").region_id, 7);
-            get.key.clone()
-        }
-        other => panic!("{other:?}"),
-    });
-    assert_eq!(keys.collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(keys(&frame), ["a", "b"]);
     assert_eq!(stream.poll_frame(), None);
     let answers = received(&mut stream, response_frame([(second, found("2")), (first, found("1"))]));
     assert_eq!(answers, [(20, raw_get("2")), (10, raw_get("1"))]);
@@ -147,6 +152,56 @@ fn calls_time_out_by_themselves() {
 }
 
 #[test]
+fn what_timed_out_or_was_cancelled_before_it_was_written_never_leaves() {
+    let mut stream = stream(BatchLimits::default());
+    let calls = [("a", 100), ("b", 10), ("c", 100), ("d", 100)];
+    let ids = calls.map(|(key, deadline_ms)| stream.submit(0, &get(key, deadline_ms)).expect("room"));
+    let mut answers = Vec::new();
+    stream.handle_timeout(Time::from_millis(10), |waiter, result| answers.push((waiter, result)));
+    assert_eq!(answers, [(0, Err(fault(FaultKind::Timeout, Execution::NotSent)))], "so it must not be sent any more");
+    assert!(stream.cancel(ids[2]));
+    let frame = decode(&stream.poll_frame().expect("a frame"));
+    assert_eq!(frame.request_ids, [ids[0], ids[3]]);
+    assert_eq!(keys(&frame), ["a", "d"]);
+    assert!(!stream.has_pending());
+}
+
+#[test]
+fn a_frame_whose_calls_have_all_been_cancelled_is_not_written() {
+    let mut stream = stream(BatchLimits::default());
+    let id = stream.submit(0, &get("a", 100)).expect("room");
+    assert!(stream.cancel(id));
+    assert_eq!(stream.poll_frame(), None);
+    assert!(!stream.has_pending());
+}
+
+#[test]
+fn a_call_that_takes_long_is_in_nobodys_way() {
+    let mut stream = stream(BatchLimits { in_flight: 10, ..BatchLimits::default() });
+    let slow = stream.submit(7, &get("slow", 100)).expect("room");
+    for _ in 0..10_000 {
+        let quick = stream.submit(8, &get("quick", 100)).expect("room");
+        stream.poll_frame().expect("a frame");
+        assert_eq!(received(&mut stream, response_frame([(quick, found("q"))])), [(8, raw_get("q"))]);
+    }
+    assert_eq!(received(&mut stream, response_frame([(slow, found("s"))])), [(7, raw_get("s"))]);
+    assert_eq!(stream.in_flight(), 0);
+}
+
+#[test]
+fn calls_cancelled_while_nothing_can_be_written_take_no_space() {
+    let mut stream = stream(BatchLimits::default());
+    let kept = stream.submit(1, &get("kept", 100)).expect("room");
+    for _ in 0..10_000 {
+        let id = stream.submit(2, &get("cancelled", 100)).expect("room");
+        assert!(stream.cancel(id));
+    }
+    assert!(stream.pending.len() < 10_000, "{} bytes wait", stream.pending.len());
+    let frame = decode(&stream.poll_frame().expect("a frame"));
+    assert_eq!((frame.request_ids, stream.has_pending()), (vec![kept], false));
+}
+
+#[test]
 fn an_answer_of_another_kind_is_a_fault_of_that_call_alone() {
     let mut stream = stream(BatchLimits::default());
     let wrong = stream.submit(1, &get("a", 100)).expect("room");
@@ -157,6 +212,15 @@ fn an_answer_of_another_kind_is_a_fault_of_that_call_alone() {
     let (_, Err(wrong)) = &answers[0] else { panic!("{answers:?}") };
     assert_eq!((wrong.kind, wrong.execution), (FaultKind::Protocol, Execution::MaybeExecuted));
     assert_eq!(answers[1], (2, raw_get("2")));
+}
+
+#[test]
+fn an_answer_to_a_call_that_was_not_written_is_ignored() {
+    let mut stream = stream(BatchLimits::default());
+    let id = stream.submit(1, &get("a", 100)).expect("room");
+    assert_eq!(received(&mut stream, response_frame([(id, found("made up"))])), []);
+    stream.poll_frame().expect("a frame");
+    assert_eq!(received(&mut stream, response_frame([(id, found("a"))])), [(1, raw_get("a"))]);
 }
 
 #[test]
@@ -221,7 +285,11 @@ quickcheck! {
                 }
                 Step::Write => {
                     if let Some(frame) = stream.poll_frame() {
-                        written.extend(decode(&frame).request_ids);
+                        let bytes = frame.concat();
+                        let frame = decode(&frame);
+                        assert_eq!(frame.encode_to_vec(), bytes, "as prost would write it");
+                        ok &= frame.request_ids.iter().all(|id| open.contains_key(id) && !written.contains(id));
+                        written.extend(frame.request_ids);
                     }
                 }
                 Step::Answer(n) => {

@@ -1,0 +1,157 @@
+//! Requests that wait to be written.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+
+use super::BatchLimits;
+
+/// Field number of `request_ids` in `tikvpb.BatchCommandsRequest`.
+const REQUEST_IDS_FIELD: u32 = 2;
+
+/// The longest head of the list of ids: key and length.
+const MAX_HEAD_BYTES: usize = 1 + 5;
+
+/// Space for requests is allocated in pieces of this size.
+const CAPACITY_BYTES: usize = 16 * 1024;
+
+/// This many abandoned requests, and half of all, are tolerated before the space they take is won back.
+const TOLERATED: usize = 64;
+
+/// Encoded requests in a row, in the order of their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Pending {
+    bytes: BytesMut,
+    entries: VecDeque<Entry>,
+    /// Entries that nobody waits for any more.
+    abandoned: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Entry {
+    id: u64,
+    len: usize,
+}
+
+impl Pending {
+    /// Adds the request that `encode` appends, unless it says that there is none.
+    pub(super) fn push(&mut self, id: u64, encode: impl FnOnce(&mut BytesMut) -> bool) -> bool {
+        if self.bytes.capacity() == 0 {
+            self.bytes = BytesMut::with_capacity(CAPACITY_BYTES);
+        }
+        let before = self.bytes.len();
+        let encoded = encode(&mut self.bytes);
+        if encoded {
+            self.entries.push_back(Entry { id, len: self.bytes.len() - before });
+        }
+        encoded
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Nobody waits for one of the requests any more; it will be left out. `is_wanted` tells of the others.
+    pub(super) fn abandon(&mut self, is_wanted: impl Fn(u64) -> bool) {
+        self.abandoned += 1;
+        if self.abandoned > TOLERATED + self.entries.len() / 2 {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            let mut kept = BytesMut::new();
+            self.entries.retain(|entry| {
+                let encoded = bytes.split_to(entry.len);
+                let wanted = is_wanted(entry.id);
+                if wanted {
+                    kept.extend_from_slice(&encoded);
+                }
+                wanted
+            });
+            self.bytes = kept;
+            self.abandoned = 0;
+        }
+    }
+
+    /// Forgets all requests.
+    pub(super) fn clear(&mut self) {
+        *self = Pending::default();
+    }
+
+    /// Takes the requests of one frame: `requests`, and `request_ids` for those among them that `claim` says are still
+    /// wanted. It is asked once for each.
+    pub(super) fn take_frame(&mut self, limits: BatchLimits, mut claim: impl FnMut(u64) -> bool) -> Option<[Bytes; 2]> {
+        let mut frame = Frame::new(limits.frame_requests.min(self.entries.len()));
+        while let Some(Entry { id, len }) = self.entries.front().copied() {
+            if frame.requests > 0 && (frame.requests >= limits.frame_requests || frame.len + len > limits.frame_bytes) {
+                break;
+            }
+            self.entries.pop_front();
+            if claim(id) {
+                frame.add(id, len);
+            } else {
+                self.abandoned = self.abandoned.saturating_sub(1);
+                frame.skip(len, &mut self.bytes);
+            }
+        }
+        frame.finish(&mut self.bytes)
+    }
+}
+
+/// A frame as it grows.
+struct Frame {
+    requests: usize,
+    /// Bytes of its requests.
+    len: usize,
+    /// Those of them that still lie at the front of the pending bytes, from where they need not be copied.
+    uncopied: usize,
+    copied: BytesMut,
+    /// Space for the head, and the ids.
+    ids: BytesMut,
+}
+
+impl Frame {
+    fn new(max_requests: usize) -> Self {
+        let mut ids = BytesMut::with_capacity(MAX_HEAD_BYTES + max_requests * encoded_len_varint(u64::from(u32::MAX)));
+        ids.put_bytes(0, MAX_HEAD_BYTES);
+        Frame { requests: 0, len: 0, uncopied: 0, copied: BytesMut::new(), ids }
+    }
+
+    fn add(&mut self, id: u64, len: usize) {
+        encode_varint(id, &mut self.ids);
+        self.requests += 1;
+        self.len += len;
+        self.uncopied += len;
+    }
+
+    /// Leaves out the next request.
+    fn skip(&mut self, len: usize, bytes: &mut BytesMut) {
+        self.copied.extend_from_slice(&bytes.split_to(self.uncopied));
+        self.uncopied = 0;
+        bytes.advance(len);
+    }
+
+    fn finish(mut self, bytes: &mut BytesMut) -> Option<[Bytes; 2]> {
+        if self.requests == 0 {
+            return None;
+        }
+        let mut requests = bytes.split_to(self.uncopied);
+        if !self.copied.is_empty() {
+            self.copied.extend_from_slice(&requests);
+            requests = self.copied;
+        }
+        let ids_len = self.ids.len() - MAX_HEAD_BYTES;
+        let mut head = [0; MAX_HEAD_BYTES];
+        let mut rest = head.as_mut_slice();
+        encode_key(REQUEST_IDS_FIELD, WireType::LengthDelimited, &mut rest);
+        encode_varint(ids_len as u64, &mut rest);
+        let head_len = MAX_HEAD_BYTES - rest.len();
+        let head_start = MAX_HEAD_BYTES - head_len;
+        self.ids[head_start..MAX_HEAD_BYTES].copy_from_slice(&head[..head_len]);
+        self.ids.advance(head_start);
+        Some([requests.freeze(), self.ids.freeze()])
+    }
+}
