@@ -29,6 +29,7 @@ pub use check_txn_status::{Alive, CheckTxnStatus, Checked, TxnStatus};
 pub use recover_async_commit::{RecoverAsyncCommit, Recovered, Recovery};
 pub use release_locks::{Release, ReleaseLocks, Released, Scope};
 pub use resolve_locks::{Resolution, ResolveLocks, Resolved};
+pub(crate) use wait::deadline_exceeded;
 pub use wait::sleep_for_lock;
 
 use crate::config::Config;

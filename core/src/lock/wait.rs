@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backoff::{Backoff, BackoffKind};
-use crate::error::{Error, LockInfo};
+use crate::error::{CallFailure, Error, LockInfo};
 use crate::machine::{Context, SleepReason, Token};
 use crate::time::Time;
 
@@ -15,7 +15,8 @@ use crate::time::Time;
 ///
 /// # Errors
 ///
-/// [`Error::Locked`] when the budget or the time is spent: the lock outlived the caller's patience.
+/// [`Error::Locked`] when the budget is spent: the lock outlived the caller's patience. [`Error::DeadlineExceeded`] when the
+/// deadline has passed. Both name the lock.
 pub fn sleep_for_lock(
     cx: &mut Context<'_>,
     backoff: &mut Backoff,
@@ -26,11 +27,17 @@ pub fn sleep_for_lock(
 ) -> Result<Token, Error> {
     let until_deadline = deadline.saturating_since(cx.now());
     if until_deadline.is_zero() {
-        return Err(Error::Locked(Box::new(lock.clone())));
+        return Err(deadline_exceeded(lock));
     }
     let max_sleep = Duration::from_millis(ms_before_expired.max(1)).min(until_deadline);
     match backoff.next_bounded(kind, max_sleep, cx.rng()) {
         Ok(sleep) => Ok(cx.sleep(sleep, SleepReason::LockAlive)),
         Err(_) => Err(Error::Locked(Box::new(lock.clone()))),
     }
+}
+
+/// The deadline has passed, and the lock is what took the time.
+pub(crate) fn deadline_exceeded(lock: &LockInfo) -> Error {
+    let last = CallFailure::Locked(Box::new(lock.clone()));
+    Error::DeadlineExceeded { operation: "wait for a lock", attempts: 0, last }
 }

@@ -9,7 +9,7 @@ use tikv_proto::kvrpcpb;
 use super::ReadThrough;
 use crate::config::Config;
 use crate::error::Error;
-use crate::request::{RequestContext, Shared};
+use crate::request::RequestContext;
 use crate::route::CallOptions;
 use crate::timestamp::Timestamp;
 
@@ -168,23 +168,13 @@ impl SnapshotOptions {
         read_through: &ReadThrough,
     ) -> CallOptions {
         let timeout = self.first_timeout.filter(|_| first).unwrap_or(timeout);
-        let mut call = self.call.clone().with_timeout(timeout);
-        let max_execution_duration_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let context = &call.context;
-        let gives_up_staleness = met_lock && (context.stale_read || context.busy_threshold_ms != 0);
-        if gives_up_staleness
-            || !read_through.is_empty()
-            || context.max_execution_duration_ms != max_execution_duration_ms
-        {
-            let mut context = RequestContext::clone(context);
-            context.max_execution_duration_ms = max_execution_duration_ms;
-            if gives_up_staleness {
+        self.call.clone().with_timeout(timeout).with_context(|context| {
+            context.max_execution_duration_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            if met_lock {
                 context.stale_read = false;
                 context.busy_threshold_ms = 0;
             }
-            read_through.write_into(&mut context);
-            call.context = Shared::new(context);
-        }
-        call
+            read_through.write_into(context);
+        })
     }
 }

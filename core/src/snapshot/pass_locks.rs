@@ -14,7 +14,7 @@ use std::task::Poll;
 use crate::backoff::{Backoff, BackoffKind};
 use crate::error::{Error, LockInfo};
 use crate::key::Key;
-use crate::lock::{Resolution, ResolveLocks, Resolved, sleep_for_lock};
+use crate::lock::{Resolution, ResolveLocks, Resolved, deadline_exceeded, sleep_for_lock};
 use crate::machine::{Context, Event, Machine, Token};
 use crate::route::CallOptions;
 use crate::time::Time;
@@ -51,7 +51,7 @@ pub(super) struct PassLocks {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Resolving(Box<ResolveLocks>),
-    Waiting(Token),
+    Waiting { timer: Token, lock: Box<LockInfo> },
     Ended,
 }
 
@@ -100,7 +100,7 @@ impl PassLocks {
         let kind = BackoffKind::TxnLockFast;
         match sleep_for_lock(cx, &mut self.backoff, kind, ms_before_expired, &lock, self.deadline) {
             Ok(timer) => {
-                self.phase = Phase::Waiting(timer);
+                self.phase = Phase::Waiting { timer, lock: Box::new(lock) };
                 Poll::Pending
             }
             Err(error) => self.done(Err(error)),
@@ -148,7 +148,11 @@ impl Machine for PassLocks {
                 Poll::Ready(resolved) => self.on_resolved(cx, resolved),
                 Poll::Pending => Poll::Pending,
             },
-            (Phase::Waiting(timer), Event::Woken) if *timer == token => self.done(Ok(())),
+            (Phase::Waiting { timer, lock }, Event::Woken) if *timer == token => {
+                let in_time = cx.now() < self.deadline;
+                let result = if in_time { Ok(()) } else { Err(deadline_exceeded(lock)) };
+                self.done(result)
+            }
             _ => Poll::Pending,
         }
     }

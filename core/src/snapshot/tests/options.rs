@@ -1,0 +1,31 @@
+use std::time::Duration;
+
+use super::*;
+use crate::route::CallOptions;
+
+fn next(options: &SnapshotOptions, known: &ReadThrough) -> CallOptions {
+    options.call_options(options.call.timeout, true, false, known)
+}
+
+#[test]
+fn the_defaults_are_those_of_the_configuration() {
+    let options = options();
+    assert_eq!((options.scan_batch_size, options.batch_get_size), (256, 5_120));
+    assert_eq!((options.call.timeout, options.batch_timeout), (Duration::from_secs(30), Duration::from_secs(60)));
+}
+
+#[test]
+fn a_threshold_that_does_not_fit_is_none() {
+    let options = options().busy_threshold(Duration::from_secs(u64::from(u32::MAX)));
+    assert_eq!(options.call.context.busy_threshold_ms, 0);
+}
+
+#[test]
+fn the_next_request_tells_only_what_is_known_now() {
+    let mut known = fresh();
+    known.ignore(ts(1));
+    let told = next(&options(), &known);
+    assert_eq!(told.context.resolved_locks, versions(&[1]));
+    let options = options().with_context(|context| context.resolved_locks = versions(&[2]));
+    assert!(next(&options, &fresh()).context.resolved_locks.is_empty(), "not what somebody left in the context");
+}
