@@ -82,8 +82,8 @@ fn fewer_locks_than_keys_and_no_commit_mean_a_rollback() {
 #[test]
 fn a_lock_without_async_commit_sends_the_question_back_to_the_primary() {
     let plain = LockInfo { use_async_commit: false, min_commit_ts: Timestamp::ZERO, ..secondary("h", ts(1)) };
-    assert_eq!(decided([both(), locks(&[plain.clone()])]), Ok(Recovery::FellBack));
-    assert_eq!(decided([missing(Timestamp::ZERO), locks(&[plain.clone()])]), Ok(Recovery::FellBack));
+    assert_eq!(decided([both(), locks(std::slice::from_ref(&plain))]), Ok(Recovery::FellBack));
+    assert_eq!(decided([missing(Timestamp::ZERO), locks(std::slice::from_ref(&plain))]), Ok(Recovery::FellBack));
     assert_eq!(decided([missing(ts(40)), locks(&[plain])]), committed_at(40));
 }
 
