@@ -2,10 +2,14 @@
 //!
 //! - [`storage`] is one store's data: what TiKV does with a request once it has accepted it.
 //! - [`cluster`] is stores, regions and PD around it: what accepts requests, and where they belong. Pure as well.
+//! - `serve` puts such a cluster on TCP ports, for clients of any kind (feature `serve`, on by default). So does the binary:
+//!   `tikv-sim serve`.
 
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod pd;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod status;
 pub mod storage;

@@ -122,6 +122,12 @@ impl Pd {
         routes::watch(self, call.path, request)
     }
 
+    /// The revision of the key-value store: it rises with every change.
+    #[must_use]
+    pub fn settings_revision(&self) -> i64 {
+        self.kv.revision()
+    }
+
     fn answering_member(&self, call: &PdCall<'_>) -> Result<u64, Status> {
         let called = self.member(call.member).filter(|member| member.running);
         let called = called.ok_or_else(|| Status::new(Code::Unavailable, "server not started"))?;
