@@ -114,6 +114,11 @@ impl<M: Machine> FanOut<M> {
         self.running.iter().map(|(id, child)| (*id, child))
     }
 
+    /// The children that wait to be started.
+    pub fn waiting(&self) -> impl Iterator<Item = (ChildId, &M)> {
+        self.waiting.iter().map(|(id, child)| (*id, child))
+    }
+
     /// How many children wait to be started.
     #[must_use]
     pub fn waiting_len(&self) -> usize {

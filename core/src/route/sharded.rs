@@ -105,7 +105,9 @@ impl<S: Shard> Sharded<S> {
     /// Adds items whose region is known already.
     pub fn add_group(&mut self, cx: &mut Context<'_>, group: Group<S::Item>, backoff: &Backoff, is_retry: bool) {
         for items in self.batches(group.items) {
-            let child = self.shard.child(cx, Arc::clone(&group.region), items, backoff.fork(), is_retry);
+            // What is located anew meets the same obstacle as before: its sleeps go on growing.
+            let backoff = if is_retry { backoff.clone() } else { backoff.fork() };
+            let child = self.shard.child(cx, Arc::clone(&group.region), items, backoff, is_retry);
             self.tasks.add(Task::Child(child));
         }
     }
@@ -137,6 +139,14 @@ impl<S: Shard> Sharded<S> {
             }
         }
         None
+    }
+
+    /// The children that have not been started.
+    pub fn waiting(&self) -> impl Iterator<Item = &S::Child> {
+        self.tasks.waiting().filter_map(|(_, task)| match task {
+            Task::Child(child) => Some(child),
+            Task::Grouping { .. } => None,
+        })
     }
 
     /// Forgets everything that is not finished.
