@@ -11,6 +11,7 @@ use crate::error::{CallFailure, Error, PdError};
 use crate::machine::{Context, Event, Machine, SleepReason, Token};
 use crate::request::pd::PdResponse;
 use crate::route;
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// Fetches a timestamp from PD.
@@ -27,6 +28,7 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FetchTimestamp {
     backoff: Backoff,
+    deadline: Time,
     questions: u32,
     phase: Phase,
 }
@@ -41,7 +43,15 @@ impl FetchTimestamp {
     /// With the budget that client-go allows for a timestamp, 15 s times the weight.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        FetchTimestamp { backoff: route::budget(config, budget::TSO), questions: 0, phase: Phase::Fetching }
+        let backoff = route::budget(config, budget::TSO);
+        FetchTimestamp { backoff, deadline: Time::MAX, questions: 0, phase: Phase::Fetching }
+    }
+
+    /// The same, but PD is not asked again at or after `deadline`.
+    #[must_use]
+    pub fn until(mut self, deadline: Time) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     fn ask(&mut self, cx: &mut Context<'_>) -> Poll<Result<Timestamp, Error>> {
@@ -55,8 +65,14 @@ impl FetchTimestamp {
         if !error.is_retryable() {
             return Poll::Ready(Err(if error == PdError::Closed { Error::Closed } else { Error::Pd(error) }));
         }
+        let last = CallFailure::Pd(error);
+        if cx.now() >= self.deadline {
+            let (operation, attempts) = ("fetch timestamp", self.questions);
+            return Poll::Ready(Err(Error::DeadlineExceeded { operation, attempts, last }));
+        }
         match self.backoff.next(BackoffKind::PdRpc, cx.rng()) {
             Ok(sleep) => {
+                let sleep = sleep.min(self.deadline.saturating_since(cx.now()));
                 cx.sleep(sleep, SleepReason::Backoff(BackoffKind::PdRpc));
                 self.phase = Phase::BackingOff;
                 Poll::Pending
@@ -65,7 +81,7 @@ impl FetchTimestamp {
                 operation: "fetch timestamp",
                 attempts: self.questions,
                 slept: self.backoff.total_sleep(),
-                last: CallFailure::Pd(error),
+                last,
             })),
         }
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::machine::script::{Script, not_sent, ts};
 
@@ -37,4 +39,18 @@ fn a_silent_pd_ends_in_an_error_that_counts_the_attempts() {
     };
     assert!(matches!(error, Error::RetriesExhausted { attempts, .. } if attempts == asked), "{error}");
     assert!(error.is_timeout());
+}
+
+#[test]
+fn no_question_is_asked_again_after_the_deadline() {
+    let deadline = Time::from_millis(100);
+    let mut script = Script::new(FetchTimestamp::new(&Config::default()).until(deadline));
+    script.expect_timestamp();
+    script.pd(Err(PdError::Fault(not_sent())));
+    let mut slept = Duration::ZERO;
+    script.expect_sleep(|sleep, _| slept = sleep);
+    assert_eq!(script.now() + slept, deadline);
+    script.advance(slept).wake().expect_timestamp();
+    let error = script.pd(Err(PdError::Fault(not_sent()))).expect_done().expect_err("PD never answered");
+    assert!(matches!(error, Error::DeadlineExceeded { attempts: 2, .. }) && error.is_timeout(), "{error}");
 }
