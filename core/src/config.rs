@@ -36,6 +36,8 @@ pub struct Config {
     pub txn_total_limit_bytes: u64,
     /// Life of a lock of a small transaction. Default 3 s.
     pub lock_ttl: Duration,
+    /// Longest life of a lock, however large its transaction, and the life that a heartbeat gives it. Default 20 s.
+    pub managed_lock_ttl: Duration,
     /// Longest age at which a transaction may commit. Default 24 h.
     pub max_txn_age: Duration,
     /// Pairs in a page of a snapshot scan. Default 256.
@@ -77,6 +79,7 @@ impl Default for Config {
             txn_entry_limit_bytes: 6 * 1024 * 1024,
             txn_total_limit_bytes: 100 * 1024 * 1024,
             lock_ttl: Duration::from_secs(3),
+            managed_lock_ttl: Duration::from_secs(20),
             max_txn_age: Duration::from_secs(24 * 60 * 60),
             scan_batch_size: 256,
             batch_get_size: 5120,

@@ -22,10 +22,11 @@
 //! | how PD is asked | [`pd`] |
 //! | from a key to the replica that answers | [`route`] |
 //! | the locks of other transactions | [`lock`] |
-//! | operations | [`oracle`], [`raw`] |
-//! | all of it behind one value | [`engine`] |
+//! | timestamps | [`oracle`] |
 //! | reads at one timestamp | [`snapshot`] |
-//! | operations | [`raw`] |
+//! | transactions | [`txn`] |
+//! | raw calls | [`raw`] |
+//! | all of it behind one value | [`engine`] |
 
 #![forbid(unsafe_code)]
 
@@ -50,3 +51,4 @@ pub mod snapshot;
 pub mod stream;
 pub mod time;
 pub mod timestamp;
+pub mod txn;

@@ -125,6 +125,26 @@ pub enum Error {
         /// Its age by PD's clock.
         age: Duration,
     },
+    /// PD's clock stays behind the timestamp that the commit must exceed.
+    #[error("transaction {start_ts} must commit above {expected_above}, but PD's clock is at {newest}")]
+    CommitTsLag {
+        /// The transaction.
+        start_ts: Timestamp,
+        /// The timestamp that PD gave last.
+        newest: Timestamp,
+        /// What the commit timestamp must exceed.
+        expected_above: Timestamp,
+    },
+    /// The commit timestamp is above the bound that the caller set.
+    #[error("transaction {start_ts} must not commit above {upper_bound}, but would at {commit_ts}")]
+    CommitTsOutOfBound {
+        /// The transaction.
+        start_ts: Timestamp,
+        /// The timestamp that PD gave.
+        commit_ts: Timestamp,
+        /// The largest allowed.
+        upper_bound: Timestamp,
+    },
     /// The transaction has been committed or rolled back already.
     #[error("the transaction is finished")]
     TxnFinished,

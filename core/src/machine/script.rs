@@ -171,6 +171,18 @@ where
         machine
     }
 
+    /// Takes the next command, whatever it is; none if the machine waits or has ended. Answered by [`Script::event`].
+    pub(crate) fn next(&mut self) -> Option<Command> {
+        self.ensure_started();
+        self.commands.pop_front()
+    }
+
+    /// The next command, left where it is.
+    pub(crate) fn peek(&mut self) -> Option<&Command> {
+        self.ensure_started();
+        self.commands.front()
+    }
+
     /// Expects that no command is left.
     pub(crate) fn expect_nothing(&mut self) -> &mut Self {
         self.ensure_started();

@@ -1,0 +1,326 @@
+//! Commits a transaction in two phases.
+//!
+//! ```text
+//!            located            all locked                timestamp                     primary committed
+//!  start ──► Grouping ──► Prewriting ──► FetchingCommitTs ──► CommittingPrimary ───────────────────────► committed
+//!    │                        │                │                   │    │                 spawns CommitSecondaries
+//!    │ nothing to commit      │ refused        │ no timestamp      │    │ no answer
+//!    ▼                        ▼                ▼                   ▼    ▼
+//!  done                     failed (spawns Cleanup) ◄──── refused ─┘   undetermined (nobody touches the locks)
+//! ```
+//!
+//! - A transaction is decided by the commit of its primary, nothing else. Until that request leaves, every error means that
+//!   it has not committed and never will: what it has locked is rolled back in the background, and the error is returned at
+//!   once. Prewrites that are cancelled on the way may be executed all the same; that decides nothing, but their keys are
+//!   rolled back too.
+//! - From then on an error of which it is not certain that TiKV answered leaves the outcome open. It is reported as
+//!   [`Error::Undetermined`], the locks are left alone, and nothing can turn that into another error.
+//! - A failed assertion counts less than any other error: it may be a mere consequence of a conflict. It is reported if
+//!   nothing else went wrong.
+//!
+//! An owner that loses interest before the primary is being committed gets the transaction rolled back; later it is
+//! finished without its owner.
+//!
+//! client-go: `twoPhaseCommitter.execute`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::Poll;
+use std::time::Duration;
+
+use tikv_proto::kvrpcpb::PrewriteRequest;
+
+use super::batches::primary_first;
+use super::cleanup::Cleanup;
+use super::commit_primary::{CommitPrimary, PrimaryCommitted};
+use super::commit_secondaries::CommitSecondaries;
+use super::commit_ts::FetchCommitTs;
+use super::lock_ttl::lock_ttl;
+use super::prewrite::{PrewriteBatch, PrewriteShard};
+use super::{CommitOptions, Mutation, Mutations};
+use crate::backoff::budget;
+use crate::error::Error;
+use crate::key::Key;
+use crate::machine::{Abandoned, Context, Event, Machine, Token};
+use crate::request::Shared;
+use crate::route::{self, Grouped, Grouping, Sharded};
+use crate::time::Time;
+use crate::timestamp::Timestamp;
+
+/// What is to be committed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommitRequest {
+    /// The transaction.
+    pub start_ts: Timestamp,
+    /// When it began, on the caller's clock: the locks live longer the longer it took to get here.
+    pub started_at: Time,
+    /// What it writes.
+    pub mutations: Mutations,
+    /// How.
+    pub options: CommitOptions,
+}
+
+/// The transaction is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommitOutcome {
+    /// When, by PD's clock; `None` if it wrote nothing.
+    pub commit_ts: Option<Timestamp>,
+}
+
+/// Commits a transaction; see the [module documentation](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Commit {
+    start_ts: Timestamp,
+    started_at: Time,
+    primary: Key,
+    /// The keys that prewrite locks, in order.
+    locked_keys: Vec<Key>,
+    size_bytes: u64,
+    options: CommitOptions,
+    failed_assertion: Option<Error>,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Starting(Vec<Mutation>),
+    Grouping(Grouping<Mutation>),
+    Prewriting(Sharded<PrewriteShard>),
+    FetchingCommitTs(FetchCommitTs),
+    CommittingPrimary(CommitPrimary),
+    Ended,
+}
+
+type End = Result<CommitOutcome, Error>;
+
+impl Commit {
+    /// Commits what `request` says.
+    #[must_use]
+    pub fn new(request: CommitRequest) -> Self {
+        let CommitRequest { start_ts, started_at, mutations, options } = request;
+        Commit {
+            start_ts,
+            started_at,
+            primary: mutations.primary().cloned().unwrap_or_default(),
+            locked_keys: mutations.locked_keys().cloned().collect(),
+            size_bytes: mutations.size_bytes(),
+            options,
+            failed_assertion: None,
+            phase: Phase::Starting(mutations.into_vec()),
+        }
+    }
+
+    fn on_grouped(&mut self, cx: &mut Context<'_>, grouped: Grouped<Mutation>) -> Poll<End> {
+        let groups = match grouped.result {
+            Ok(groups) => groups,
+            // Nothing has been sent yet.
+            Err(error) => return self.done(Err(error)),
+        };
+        let region_keys = groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
+        let mut batches = Sharded::new(self.prewrite_shard(cx, region_keys), cx.config().operation_concurrency);
+        for batch in primary_first(groups, &self.primary, batches.shard()) {
+            batches.add_group(cx, batch, &grouped.backoff, false);
+        }
+        batches.run(cx);
+        self.on_prewrites(cx, batches)
+    }
+
+    fn prewrite_shard(&self, cx: &Context<'_>, region_keys: BTreeMap<u64, u64>) -> PrewriteShard {
+        let elapsed = cx.now().saturating_since(self.started_at);
+        let request = PrewriteRequest {
+            primary_lock: self.primary.to_bytes(),
+            start_version: self.start_ts.version(),
+            lock_ttl: whole_ms(lock_ttl(cx.config(), self.size_bytes, elapsed)),
+            min_commit_ts: self.start_ts.next().version(),
+            assertion_level: self.options.assertion_level.into(),
+            ..PrewriteRequest::default()
+        };
+        PrewriteShard {
+            request: Shared::new(request),
+            options: self.options.foreground(),
+            on_lock: self.options.on_lock,
+            batch_bytes: cx.config().txn_batch_bytes,
+            region_keys,
+        }
+    }
+
+    fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
+        while let Some(end) = batches.next_finished(cx) {
+            match end.and_then(|prewritten| prewritten) {
+                Ok(()) => {}
+                Err(error @ Error::AssertionFailed(_)) => {
+                    self.failed_assertion.get_or_insert(error);
+                }
+                Err(error) => {
+                    let keys = self.keys_sent(&batches);
+                    batches.cancel_all(cx);
+                    return self.fail(cx, error, keys);
+                }
+            }
+        }
+        if !batches.is_idle() {
+            self.phase = Phase::Prewriting(batches);
+            return Poll::Pending;
+        }
+        if let Some(error) = self.failed_assertion.take() {
+            let keys = std::mem::take(&mut self.locked_keys);
+            return self.fail(cx, error, keys);
+        }
+        if self.locked_keys.is_empty() {
+            // Absences were checked, and that was all.
+            return self.done(Ok(CommitOutcome { commit_ts: None }));
+        }
+        let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
+        self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
+    }
+
+    fn fetch_commit_ts(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut fetch: FetchCommitTs,
+        step: impl FnOnce(&mut FetchCommitTs, &mut Context<'_>) -> Poll<Result<Timestamp, Error>>,
+    ) -> Poll<End> {
+        match step(&mut fetch, cx) {
+            Poll::Pending => {
+                self.phase = Phase::FetchingCommitTs(fetch);
+                Poll::Pending
+            }
+            Poll::Ready(Ok(commit_ts)) => {
+                let commit = CommitPrimary::new(
+                    cx,
+                    self.start_ts,
+                    commit_ts,
+                    self.primary.clone(),
+                    self.locked_keys.clone(),
+                    self.options.commit_ts,
+                    self.options.foreground(),
+                );
+                self.commit_primary(cx, commit, CommitPrimary::start)
+            }
+            Poll::Ready(Err(error)) => {
+                let keys = std::mem::take(&mut self.locked_keys);
+                self.fail(cx, error, keys)
+            }
+        }
+    }
+
+    fn commit_primary(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut commit: CommitPrimary,
+        step: impl FnOnce(&mut CommitPrimary, &mut Context<'_>) -> Poll<Result<PrimaryCommitted, Error>>,
+    ) -> Poll<End> {
+        match step(&mut commit, cx) {
+            Poll::Pending => {
+                self.phase = Phase::CommittingPrimary(commit);
+                Poll::Pending
+            }
+            Poll::Ready(Ok(PrimaryCommitted { commit_ts, secondaries })) => {
+                let options = self.options.background();
+                let secondaries =
+                    CommitSecondaries::new(cx, self.start_ts, commit_ts, &self.primary, secondaries, options);
+                if let Some(secondaries) = secondaries {
+                    cx.spawn(secondaries);
+                }
+                self.done(Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
+            }
+            Poll::Ready(Err(error)) => {
+                let keys = std::mem::take(&mut self.locked_keys);
+                self.fail(cx, error, keys)
+            }
+        }
+    }
+
+    /// The only way to end with an error once something was sent. An outcome that is not known keeps its locks: to roll them
+    /// back could undo a commit.
+    fn fail(&mut self, cx: &mut Context<'_>, error: Error, keys: Vec<Key>) -> Poll<End> {
+        if !error.is_undetermined() {
+            self.spawn_cleanup(cx, keys);
+        }
+        self.done(Err(error))
+    }
+
+    fn spawn_cleanup(&self, cx: &mut Context<'_>, keys: Vec<Key>) {
+        let cleanup = Cleanup::new(cx, self.start_ts, self.primary.clone(), keys, self.options.cleanup());
+        if let Some(cleanup) = cleanup {
+            cx.spawn(cleanup);
+        }
+    }
+
+    /// The keys that may be locked: all but those of batches that have not been started.
+    fn keys_sent(&self, batches: &Sharded<PrewriteShard>) -> Vec<Key> {
+        let never_sent: BTreeSet<&Key> = batches.waiting().flat_map(PrewriteBatch::keys_never_sent).collect();
+        self.locked_keys.iter().filter(|key| !never_sent.contains(key)).cloned().collect()
+    }
+
+    fn done(&mut self, result: End) -> Poll<End> {
+        self.phase = Phase::Ended;
+        Poll::Ready(result)
+    }
+}
+
+impl Machine for Commit {
+    type Output = End;
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let Phase::Starting(mutations) = std::mem::replace(&mut self.phase, Phase::Ended) else { return Poll::Pending };
+        if mutations.is_empty() {
+            return self.done(Ok(CommitOutcome { commit_ts: None }));
+        }
+        if self.start_ts.is_zero() || self.start_ts == Timestamp::MAX {
+            return self
+                .done(Err(Error::InvalidArgument("a transaction cannot commit without a start_ts of PD".into())));
+        }
+        let mut grouping = Grouping::new(mutations, route::budget(cx.config(), budget::PREWRITE));
+        match grouping.start(cx) {
+            Poll::Ready(grouped) => self.on_grouped(cx, grouped),
+            Poll::Pending => {
+                self.phase = Phase::Grouping(grouping);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Grouping(mut grouping) => match grouping.handle(cx, token, event) {
+                Poll::Ready(grouped) => self.on_grouped(cx, grouped),
+                Poll::Pending => {
+                    self.phase = Phase::Grouping(grouping);
+                    Poll::Pending
+                }
+            },
+            Phase::Prewriting(mut batches) => {
+                batches.handle(cx, token, event);
+                self.on_prewrites(cx, batches)
+            }
+            Phase::FetchingCommitTs(fetch) => {
+                self.fetch_commit_ts(cx, fetch, |fetch, cx| fetch.handle(cx, token, event))
+            }
+            Phase::CommittingPrimary(commit) => {
+                self.commit_primary(cx, commit, |commit, cx| commit.handle(cx, token, event))
+            }
+            phase @ (Phase::Starting(_) | Phase::Ended) => {
+                self.phase = phase;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Before the first prewrite there is nothing to do. While nothing has decided the transaction, it is rolled back. Once
+    /// the primary is being committed, it is finished.
+    fn abandon(&mut self, cx: &mut Context<'_>) -> Abandoned {
+        let keys = match &self.phase {
+            Phase::Starting(_) | Phase::Grouping(_) | Phase::Ended => Vec::new(),
+            Phase::Prewriting(batches) => self.keys_sent(batches),
+            Phase::FetchingCommitTs(_) => self.locked_keys.clone(),
+            Phase::CommittingPrimary(_) => return Abandoned::FinishInBackground,
+        };
+        self.phase = Phase::Ended;
+        self.spawn_cleanup(cx, keys);
+        Abandoned::Discard
+    }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,291 @@
+//! Commits the primary: the point at which a transaction is decided.
+//!
+//! ```text
+//!             located                 accepted, or refused for good
+//!   start ──► Locating ──► Calling ──────────────────────────────────► done
+//!                ▲          │ ▲ │ the timestamp is below what readers were promised
+//!                │ moved    │ │ ▼
+//!                └──────────┘ └─ FetchingCommitTs ◄──► BackingOff
+//! ```
+//!
+//! The first request that leaves may decide the transaction. From then on only TiKV's answer to a request tells whether it
+//! did. An attempt without an answer that may have been executed is remembered, across changes of regions, until a later
+//! attempt is answered: as the commit is idempotent, that answer (be it a refusal) holds for all attempts before it. A
+//! region error answers nothing, because it says only that *this* attempt was not executed. If no answer comes, the outcome is
+//! [undetermined](Error::Undetermined).
+//!
+//! client-go: `actionCommit.handleSingleBatch` for the primary batch.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use tikv_proto::kvrpcpb::{CommitRequest, CommitResponse, CommitRole};
+
+use super::commit_ts::FetchCommitTs;
+use super::{CommitTsRules, refusal};
+use crate::backoff::{Backoff, BackoffKind, budget};
+use crate::error::{Error, KeyError};
+use crate::key::Key;
+use crate::knowledge::regions::Region;
+use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::route::{self, CallEnd, CallError, CallOptions, Locate, Located, Place, RegionCall};
+use crate::timestamp::{LOGICAL_BITS, Timestamp};
+
+/// How far the least timestamp that TiKV accepts may lie above the one it refused. Farther off, somebody reads at timestamps
+/// that PD never gave. One hour.
+const MAX_MIN_COMMIT_TS_LEAD: u64 = (60 * 60 * 1000) << LOGICAL_BITS;
+/// Timestamps refused, and changes of regions, that are met without a back-off.
+const REPEATS_WITHOUT_BACKOFF: u32 = 8;
+
+/// The primary is committed, and so is the transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PrimaryCommitted {
+    pub(super) commit_ts: Timestamp,
+    /// The keys that were not in the same request.
+    pub(super) secondaries: Vec<Key>,
+}
+
+/// Commits the primary and what else fits into its request; see the [module documentation](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CommitPrimary {
+    start_ts: Timestamp,
+    commit_ts: Timestamp,
+    primary: Key,
+    /// All keys to commit, in order, the primary among them.
+    keys: Vec<Key>,
+    /// How many keys, from the primary on, are in the request.
+    in_request: usize,
+    rules: CommitTsRules,
+    options: CallOptions,
+    /// What is left of the budget, while no part has it.
+    backoff: Backoff,
+    /// Whether an attempt that was not answered may have been executed.
+    maybe_executed: bool,
+    attempts: u32,
+    repeats: u32,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Idle,
+    Locating(Locate),
+    Calling(Box<RegionCall<CommitRequest>>),
+    FetchingCommitTs(Box<FetchCommitTs>),
+    BackingOff(AfterSleep),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum AfterSleep {
+    Locate,
+    FetchCommitTs { min_commit_ts: Timestamp },
+}
+
+type End = Result<PrimaryCommitted, Error>;
+
+impl CommitPrimary {
+    /// Commits `primary`, one of the sorted `keys`, at `commit_ts`.
+    pub(super) fn new(
+        cx: &Context<'_>,
+        start_ts: Timestamp,
+        commit_ts: Timestamp,
+        primary: Key,
+        keys: Vec<Key>,
+        rules: CommitTsRules,
+        options: CallOptions,
+    ) -> Self {
+        CommitPrimary {
+            start_ts,
+            commit_ts,
+            primary,
+            keys,
+            in_request: 0,
+            rules,
+            options,
+            backoff: route::budget(cx.config(), budget::COMMIT),
+            maybe_executed: false,
+            attempts: 0,
+            repeats: 0,
+            phase: Phase::Idle,
+        }
+    }
+
+    fn locate(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut locate = Locate::new(Place::Of(self.primary.clone()), self.backoff.take());
+        match locate.start(cx) {
+            Poll::Ready(located) => self.on_located(cx, located),
+            Poll::Pending => {
+                self.phase = Phase::Locating(locate);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn on_located(&mut self, cx: &mut Context<'_>, located: Located) -> Poll<End> {
+        self.backoff = located.backoff;
+        match located.result {
+            Ok(region) => self.call(cx, &region),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn call(&mut self, cx: &mut Context<'_>, region: &Arc<Region>) -> Poll<End> {
+        let batch = self.batch(region, cx.config().txn_batch_bytes);
+        let request = CommitRequest {
+            start_version: self.start_ts.version(),
+            commit_version: self.commit_ts.version(),
+            keys: batch.iter().map(Key::to_bytes).collect(),
+            primary_key: self.primary.to_bytes(),
+            commit_role: CommitRole::Primary.into(),
+            ..CommitRequest::default()
+        };
+        self.in_request = batch.len();
+        let backoff = self.backoff.take();
+        let call = RegionCall::to_region(Arc::clone(region), request, self.options.clone(), backoff);
+        let mut call = call.as_retry(self.attempts > 0);
+        match call.start(cx) {
+            Poll::Ready(end) => self.on_end(cx, end),
+            Poll::Pending => {
+                self.phase = Phase::Calling(Box::new(call));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The primary and the keys after it in its region, as many as make a batch.
+    fn batch(&self, region: &Region, batch_bytes: usize) -> &[Key] {
+        let (from, mut to, mut bytes) = (self.primary_index(), self.primary_index(), 0);
+        while to < self.keys.len() && bytes < batch_bytes {
+            let key = &self.keys[to];
+            if to > from && !region.range.contains(key.as_slice()) {
+                break;
+            }
+            bytes += key.len();
+            to += 1;
+        }
+        &self.keys[from..to]
+    }
+
+    fn primary_index(&self) -> usize {
+        self.keys.partition_point(|key| *key < self.primary)
+    }
+
+    fn on_end(&mut self, cx: &mut Context<'_>, end: CallEnd<CommitResponse>) -> Poll<End> {
+        self.attempts += end.attempts;
+        self.maybe_executed |= end.maybe_executed;
+        self.backoff = end.backoff.clone();
+        let moved = matches!(end.result, Err(CallError::Relocate(_)));
+        match end.into_result("Commit") {
+            Ok(response) => self.on_answer(cx, response),
+            Err(error) if moved => self.repeat(cx, BackoffKind::RegionMiss, AfterSleep::Locate, error),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// An answer to the last attempt holds for every earlier one.
+    fn on_answer(&mut self, cx: &mut Context<'_>, response: CommitResponse) -> Poll<End> {
+        self.maybe_executed = false;
+        let Some(error) = refusal::key_error(response.error) else { return self.committed() };
+        if let KeyError::CommitTsExpired { key, min_commit_ts, .. } = &error {
+            let lead = min_commit_ts.version().saturating_sub(self.commit_ts.version());
+            if *key == self.primary && lead <= MAX_MIN_COMMIT_TS_LEAD {
+                let then = AfterSleep::FetchCommitTs { min_commit_ts: *min_commit_ts };
+                return self.repeat(cx, BackoffKind::CommitTsLag, then, Error::Key(error));
+            }
+        }
+        self.fail(refusal::of_commit(self.start_ts, &self.primary, error))
+    }
+
+    /// Tries again in another way; at once, unless this has happened too often.
+    fn repeat(&mut self, cx: &mut Context<'_>, kind: BackoffKind, then: AfterSleep, error: Error) -> Poll<End> {
+        self.repeats += 1;
+        if self.repeats <= REPEATS_WITHOUT_BACKOFF {
+            return self.after_sleep(cx, then);
+        }
+        let Ok(sleep) = self.backoff.next(kind, cx.rng()) else { return self.fail(error) };
+        let sleep = sleep.min(self.options.deadline.saturating_since(cx.now()));
+        cx.sleep(sleep, SleepReason::Backoff(kind));
+        self.phase = Phase::BackingOff(then);
+        Poll::Pending
+    }
+
+    fn after_sleep(&mut self, cx: &mut Context<'_>, then: AfterSleep) -> Poll<End> {
+        match then {
+            AfterSleep::Locate => self.locate(cx),
+            AfterSleep::FetchCommitTs { min_commit_ts } => {
+                let fetch = FetchCommitTs::new(self.start_ts, self.rules, self.options.deadline);
+                let fetch = fetch.at_least(min_commit_ts);
+                self.fetch_commit_ts(cx, Box::new(fetch), FetchCommitTs::start)
+            }
+        }
+    }
+
+    fn fetch_commit_ts(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut fetch: Box<FetchCommitTs>,
+        step: impl FnOnce(&mut FetchCommitTs, &mut Context<'_>) -> Poll<Result<Timestamp, Error>>,
+    ) -> Poll<End> {
+        match step(&mut fetch, cx) {
+            Poll::Ready(Ok(commit_ts)) => {
+                self.commit_ts = commit_ts;
+                self.locate(cx)
+            }
+            Poll::Ready(Err(error)) => self.fail(error),
+            Poll::Pending => {
+                self.phase = Phase::FetchingCommitTs(fetch);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn committed(&mut self) -> Poll<End> {
+        let (from, mut secondaries) = (self.primary_index(), std::mem::take(&mut self.keys));
+        secondaries.drain(from..from + self.in_request);
+        Poll::Ready(Ok(PrimaryCommitted { commit_ts: self.commit_ts, secondaries }))
+    }
+
+    /// The only way to end without success. What may have been executed stays so, whatever came after it.
+    fn fail(&mut self, error: Error) -> Poll<End> {
+        if !self.maybe_executed {
+            return Poll::Ready(Err(error));
+        }
+        let (start_ts, primary) = (self.start_ts, self.primary.clone());
+        Poll::Ready(Err(Error::Undetermined { start_ts, primary, cause: Box::new(error) }))
+    }
+}
+
+impl Machine for CommitPrimary {
+    type Output = End;
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.locate(cx)
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+        match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
+            (Phase::Locating(mut locate), event) => match locate.handle(cx, token, event) {
+                Poll::Ready(located) => self.on_located(cx, located),
+                Poll::Pending => {
+                    self.phase = Phase::Locating(locate);
+                    Poll::Pending
+                }
+            },
+            (Phase::Calling(mut call), event) => match call.handle(cx, token, event) {
+                Poll::Ready(end) => self.on_end(cx, end),
+                Poll::Pending => {
+                    self.phase = Phase::Calling(call);
+                    Poll::Pending
+                }
+            },
+            (Phase::FetchingCommitTs(fetch), event) => {
+                self.fetch_commit_ts(cx, fetch, |fetch, cx| fetch.handle(cx, token, event))
+            }
+            (Phase::BackingOff(then), Event::Woken) => self.after_sleep(cx, then),
+            (phase, _) => {
+                self.phase = phase;
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Commits the secondaries of a committed transaction, in the background.
+//!
+//! ```text
+//!   start ──► batches by region, side by side ──► all ended: done
+//! ```
+//!
+//! Nothing depends on it: whoever meets a lock that was left finds its primary committed, and commits it as well. Therefore
+//! nothing is repeated beyond the budget, no deadline of the caller counts, and failures are only observed. One of them
+//! should never happen and is worth an alarm: that a lock is gone although its primary has committed.
+//!
+//! client-go: the goroutine in `doActionOnGroupMutations`.
+
+use std::task::Poll;
+
+use tikv_proto::kvrpcpb::{CommitRequest, CommitRole};
+
+use super::keys_call::KeysShard;
+use crate::backoff::budget;
+use crate::key::Key;
+use crate::machine::{Context, Event, Machine, Observation, Token};
+use crate::route::{self, CallOptions, Sharded};
+use crate::timestamp::Timestamp;
+
+/// Commits the secondaries of a committed transaction; see the [module documentation](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CommitSecondaries {
+    batches: Sharded<KeysShard<CommitRequest>>,
+}
+
+impl CommitSecondaries {
+    /// `None` if there are no secondaries: a request without keys would be refused.
+    pub(super) fn new(
+        cx: &Context<'_>,
+        start_ts: Timestamp,
+        commit_ts: Timestamp,
+        primary: &Key,
+        secondaries: Vec<Key>,
+        options: CallOptions,
+    ) -> Option<Self> {
+        if secondaries.is_empty() {
+            return None;
+        }
+        let request = CommitRequest {
+            start_version: start_ts.version(),
+            commit_version: commit_ts.version(),
+            primary_key: primary.to_bytes(),
+            commit_role: CommitRole::Secondary.into(),
+            ..CommitRequest::default()
+        };
+        let config = cx.config();
+        let mut batches = Sharded::new(KeysShard::new(config, request, options), config.operation_concurrency);
+        batches.add(secondaries, route::budget(config, budget::COMMIT_SECONDARY), false);
+        Some(CommitSecondaries { batches })
+    }
+
+    fn collect(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(end) = self.batches.next_finished(cx) {
+            if let Err(error) | Ok(Err(error)) = end {
+                cx.observe(Observation::BackgroundFailed { task: "commit secondaries", error });
+            }
+        }
+        if self.batches.is_idle() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Machine for CommitSecondaries {
+    type Output = ();
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.batches.run(cx);
+        self.collect(cx)
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
+        self.batches.handle(cx, token, event);
+        self.collect(cx)
+    }
+}

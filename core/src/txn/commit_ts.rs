@@ -1,0 +1,148 @@
+//! The timestamp to commit at.
+//!
+//! ```text
+//!                           timestamp, above the floor and within the bounds
+//!   start ──► Fetching ───────────────────────────────────────────────────────► done
+//!              ▲    │ PD's clock lags
+//!              │    ▼
+//!            WaitingForClock
+//! ```
+//!
+//! Every timestamp is held against the same rules, whether it is the first or replaces one that TiKV refused.
+//!
+//! client-go: `KVTxn.GetTimestampForCommit`, and the checks after it in `twoPhaseCommitter.execute`.
+
+use std::task::Poll;
+
+use super::CommitTsRules;
+use crate::backoff::{Backoff, BackoffKind, budget};
+use crate::error::{CallFailure, Error};
+use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::oracle::FetchTimestamp;
+use crate::route;
+use crate::time::Time;
+use crate::timestamp::Timestamp;
+
+/// Fetches a commit timestamp; see the [module documentation](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FetchCommitTs {
+    start_ts: Timestamp,
+    rules: CommitTsRules,
+    /// The timestamp must be above this: PD's clock has passed it, or something is wrong with somebody's clock.
+    floor: Timestamp,
+    deadline: Time,
+    /// The budget of waiting for a clock that lags, once it does.
+    lag_backoff: Option<Backoff>,
+    questions: u32,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Idle,
+    Fetching(FetchTimestamp),
+    WaitingForClock,
+}
+
+type End = Result<Timestamp, Error>;
+
+impl FetchCommitTs {
+    /// A commit timestamp for the transaction that began at `start_ts`.
+    pub(super) fn new(start_ts: Timestamp, rules: CommitTsRules, deadline: Time) -> Self {
+        let (lag_backoff, phase) = (None, Phase::Idle);
+        FetchCommitTs { start_ts, rules, floor: start_ts, deadline, lag_backoff, questions: 0, phase }
+    }
+
+    /// The same, but not below `min_commit_ts`.
+    pub(super) fn at_least(mut self, min_commit_ts: Timestamp) -> Self {
+        let below = Timestamp::from_version(min_commit_ts.version().saturating_sub(1));
+        self.floor = self.floor.max(below);
+        self
+    }
+
+    fn fetch(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if cx.now() >= self.deadline {
+            let (attempts, last) = (self.questions, CallFailure::NotAttempted);
+            return Poll::Ready(Err(Error::DeadlineExceeded { operation: "fetch commit timestamp", attempts, last }));
+        }
+        self.questions += 1;
+        let fetch = FetchTimestamp::new(cx.config()).until(self.deadline);
+        self.step(cx, fetch, FetchTimestamp::start)
+    }
+
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut fetch: FetchTimestamp,
+        step: impl FnOnce(&mut FetchTimestamp, &mut Context<'_>) -> Poll<End>,
+    ) -> Poll<End> {
+        match step(&mut fetch, cx) {
+            Poll::Ready(Ok(timestamp)) => self.on_timestamp(cx, timestamp),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.phase = Phase::Fetching(fetch);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn on_timestamp(&mut self, cx: &mut Context<'_>, timestamp: Timestamp) -> Poll<End> {
+        let (start_ts, upper_bound) = (self.start_ts, self.rules.upper_bound);
+        if timestamp <= self.rules.wait_until.max(self.floor) {
+            return self.wait_for_clock(cx, timestamp);
+        }
+        let age = timestamp.physical_since(start_ts);
+        if age >= cx.config().max_txn_age {
+            return Poll::Ready(Err(Error::TxnTooOld { start_ts, age }));
+        }
+        if timestamp > upper_bound {
+            return Poll::Ready(Err(Error::CommitTsOutOfBound { start_ts, commit_ts: timestamp, upper_bound }));
+        }
+        Poll::Ready(Ok(timestamp))
+    }
+
+    /// PD's clock is behind the timestamp that the commit must exceed.
+    fn wait_for_clock(&mut self, cx: &mut Context<'_>, newest: Timestamp) -> Poll<End> {
+        let (start_ts, expected_above) = (self.start_ts, self.rules.wait_until.max(self.floor));
+        let lagging = Error::CommitTsLag { start_ts, newest, expected_above };
+        let Some(mut backoff) = self.lag_backoff.take().or_else(|| self.patience(cx, newest)) else {
+            return Poll::Ready(Err(lagging));
+        };
+        let Ok(sleep) = backoff.next(BackoffKind::CommitTsLag, cx.rng()) else { return Poll::Ready(Err(lagging)) };
+        let sleep = sleep.min(self.deadline.saturating_since(cx.now()));
+        cx.sleep(sleep, SleepReason::Backoff(BackoffKind::CommitTsLag));
+        self.lag_backoff = Some(backoff);
+        self.phase = Phase::WaitingForClock;
+        Poll::Pending
+    }
+
+    /// How long to wait for a clock that is at `newest`: as long as the caller said, if it is the caller's timestamp that it
+    /// is behind; `None` if that is too long.
+    fn patience(&self, cx: &Context<'_>, newest: Timestamp) -> Option<Backoff> {
+        let CommitTsRules { wait_until, wait_timeout, .. } = self.rules;
+        if newest > wait_until {
+            return Some(route::budget(cx.config(), budget::TSO));
+        }
+        let lag = wait_until.physical_since(newest);
+        (!wait_timeout.is_zero() && lag <= wait_timeout).then(|| Backoff::new(wait_timeout))
+    }
+}
+
+impl Machine for FetchCommitTs {
+    type Output = End;
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.fetch(cx)
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+        match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
+            (Phase::Fetching(fetch), event) => self.step(cx, fetch, |fetch, cx| fetch.handle(cx, token, event)),
+            (Phase::WaitingForClock, Event::Woken) => self.fetch(cx),
+            (phase, _) => {
+                self.phase = phase;
+                Poll::Pending
+            }
+        }
+    }
+}

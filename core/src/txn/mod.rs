@@ -1,0 +1,34 @@
+//! Transactions: optimistic two-phase commit.
+//!
+//! A transaction reads at its `start_ts`, buffers its writes, and commits them in one go:
+//!
+//! ```text
+//!  Transaction (data) ──► Mutations (data) ──► Commit ──► per batch: Prewrite
+//!                                                     ├──► the commit timestamp, from PD
+//!                                                     ├──► CommitPrimary               decides the transaction
+//!                                                     ├──► CommitSecondaries           in the background
+//!                                                     └──► Cleanup                     in the background, after a failure
+//! ```
+//!
+//! client-go: package `txnkv/transaction`.
+
+mod batches;
+mod cleanup;
+mod commit;
+mod commit_primary;
+mod commit_secondaries;
+mod commit_ts;
+mod keys_call;
+mod lock_ttl;
+mod mutations;
+mod options;
+mod prewrite;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+pub use commit::{Commit, CommitOutcome, CommitRequest};
+pub use mutations::{Mutation, Mutations, TxnLimits};
+pub use options::{CommitOptions, CommitTsRules, OnLock};
+pub use transaction::{Buffered, BufferedReads, Transaction, TxnState};

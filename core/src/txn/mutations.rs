@@ -1,0 +1,271 @@
+//! What a commit writes: one mutation a key, built from the buffer of the transaction.
+//!
+//! | in the buffer | mutation |
+//! |---|---|
+//! | flags only, locked | `Lock` (`SharedLock` if the lock is shared) |
+//! | flags only, not locked | none |
+//! | value | `Put`, or `Insert` if the key is presumed absent |
+//! | tombstone, presumed absent (inserted and deleted again) | `CheckNotExists`: checked by prewrite, never locked |
+//! | tombstone, newly inserted | as flags only |
+//! | tombstone | `Del` |
+//!
+//! Values are shared with the buffer, never copied. client-go: `twoPhaseCommitter.initKeysAndMutations`.
+
+use bytes::Bytes;
+use tikv_proto::kvrpcpb::{self, Assertion, AssertionLevel, Op};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::key::{Key, KeyRange, MAX_KEY_BYTES};
+use crate::membuffer::{Flagged, KeyFlags, MemBuffer, Value};
+use crate::route::Keyed;
+
+/// One write (or check, or lock) of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mutation {
+    /// The key.
+    pub key: Key,
+    /// The value of a `Put` or `Insert`, else empty.
+    pub value: Bytes,
+    /// What is done to the key.
+    pub op: Op,
+    /// What TiKV checks of the key beside conflicts.
+    pub assertion: Assertion,
+}
+
+impl Mutation {
+    /// Writes a value.
+    pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> Self {
+        Mutation { key: key.into(), value: value.into(), op: Op::Put, assertion: Assertion::None }
+    }
+
+    /// Deletes a key.
+    pub fn delete(key: impl Into<Key>) -> Self {
+        Mutation::without_value(key.into(), Op::Del)
+    }
+
+    /// Writes a value if the key is absent.
+    pub fn insert(key: impl Into<Key>, value: impl Into<Bytes>) -> Self {
+        Mutation { op: Op::Insert, ..Mutation::put(key, value) }
+    }
+
+    /// Changes nothing but conflicts with every writer of the key.
+    pub fn lock(key: impl Into<Key>) -> Self {
+        Mutation::without_value(key.into(), Op::Lock)
+    }
+
+    /// Checks that the key is absent, without a lock.
+    pub fn check_not_exists(key: impl Into<Key>) -> Self {
+        Mutation::without_value(key.into(), Op::CheckNotExists)
+    }
+
+    /// Whether prewriting it leaves a lock, to be committed or rolled back later.
+    #[must_use]
+    pub fn leaves_lock(&self) -> bool {
+        self.op != Op::CheckNotExists
+    }
+
+    /// Length of key and value, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
+    pub(super) fn to_proto(&self) -> kvrpcpb::Mutation {
+        kvrpcpb::Mutation {
+            op: self.op.into(),
+            key: self.key.to_bytes(),
+            value: self.value.clone(),
+            assertion: self.assertion.into(),
+        }
+    }
+
+    fn without_value(key: Key, op: Op) -> Self {
+        Mutation { key, value: Bytes::new(), op, assertion: Assertion::None }
+    }
+
+    fn can_be_primary(&self) -> bool {
+        !matches!(self.op, Op::CheckNotExists | Op::SharedLock)
+    }
+}
+
+impl Keyed for Mutation {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+/// How large a transaction and its parts may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TxnLimits {
+    /// Longest key and value together, in bytes.
+    pub entry_bytes: u64,
+    /// Longest keys and values together, in bytes.
+    pub total_bytes: u64,
+}
+
+impl TxnLimits {
+    /// The limits of the configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        TxnLimits { entry_bytes: config.txn_entry_limit_bytes, total_bytes: config.txn_total_limit_bytes }
+    }
+}
+
+/// All mutations of a transaction in the order of their keys, and which of them is the primary. May be empty: then there
+/// is nothing to commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mutations {
+    items: Vec<Mutation>,
+    primary: usize,
+    size_bytes: u64,
+}
+
+impl Mutations {
+    /// The mutations of an optimistic transaction with these writes.
+    ///
+    /// `is_unnecessary` is asked of every key with a value or tombstone: what it says yes to is not written (and only
+    /// locked, if the key is locked). client-go: `KVFilter`. At [`AssertionLevel::Off`] assertions are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyKey`], [`Error::KeyTooLarge`], [`Error::EntryTooLarge`], [`Error::TxnTooLarge`], and
+    /// [`Error::InvalidArgument`] if there are only shared locks, none of which can be the primary.
+    pub fn of_buffer(
+        buffer: &MemBuffer,
+        level: AssertionLevel,
+        limits: TxnLimits,
+        mut is_unnecessary: impl FnMut(&Flagged<'_>) -> bool,
+    ) -> Result<Self, Error> {
+        let entries = buffer.iter_with_flags(&KeyRange::ALL);
+        let items = entries.filter_map(|entry| mutation(&entry, level, &mut is_unnecessary)).collect();
+        Mutations::of_sorted(items, limits)
+    }
+
+    /// The given mutations.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mutations::of_buffer`], [`Error::EmptyValue`] of a `Put` or `Insert`, and [`Error::InvalidArgument`] if a key
+    /// occurs twice.
+    pub fn new(mut items: Vec<Mutation>, limits: TxnLimits) -> Result<Self, Error> {
+        items.sort_by(|a, b| a.key.cmp(&b.key));
+        if items.windows(2).any(|pair| pair[0].key == pair[1].key) {
+            return Err(Error::InvalidArgument("two mutations of one key".into()));
+        }
+        Mutations::of_sorted(items, limits)
+    }
+
+    fn of_sorted(items: Vec<Mutation>, limits: TxnLimits) -> Result<Self, Error> {
+        let mut size_bytes = 0;
+        for item in &items {
+            check(item, limits)?;
+            size_bytes += item.size_bytes() as u64;
+        }
+        if size_bytes > limits.total_bytes {
+            return Err(Error::TxnTooLarge { actual_bytes: size_bytes, limit_bytes: limits.total_bytes });
+        }
+        let primary = match items.iter().position(Mutation::can_be_primary) {
+            Some(primary) => primary,
+            None if items.iter().any(Mutation::leaves_lock) => {
+                return Err(Error::InvalidArgument("a shared lock cannot be the primary of its transaction".into()));
+            }
+            // Nothing will be locked, so that any key will do.
+            None => 0,
+        };
+        Ok(Mutations { items, primary, size_bytes })
+    }
+
+    /// The key whose state decides about the transaction: the first that is locked. `None` if there is no mutation.
+    #[must_use]
+    pub fn primary(&self) -> Option<&Key> {
+        self.items.get(self.primary).map(|mutation| &mutation.key)
+    }
+
+    /// The keys that prewrite locks, in order.
+    pub fn locked_keys(&self) -> impl Iterator<Item = &Key> {
+        self.items.iter().filter(|mutation| mutation.leaves_lock()).map(|mutation| &mutation.key)
+    }
+
+    /// All of them, in the order of their keys.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Mutation] {
+        &self.items
+    }
+
+    /// All of them, in the order of their keys.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Mutation> {
+        self.items
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Length of all keys and values, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+}
+
+fn mutation(
+    entry: &Flagged<'_>,
+    level: AssertionLevel,
+    is_unnecessary: &mut impl FnMut(&Flagged<'_>) -> bool,
+) -> Option<Mutation> {
+    let flags = entry.flags;
+    let unnecessary = entry.value.is_some() && is_unnecessary(entry);
+    let (op, value) = match entry.value {
+        None => (lock_op(flags)?, Bytes::new()),
+        // A lock taken before must not be forgotten, though there is nothing to write.
+        Some(Value::Put(_)) if unnecessary => (lock_op(flags)?, Bytes::new()),
+        Some(Value::Put(value)) if flags.has_presume_key_not_exists() => (Op::Insert, value.clone()),
+        Some(Value::Put(value)) => (Op::Put, value.clone()),
+        Some(Value::Tombstone) if unnecessary => return None,
+        Some(Value::Tombstone) if flags.has_presume_key_not_exists() => (Op::CheckNotExists, Bytes::new()),
+        Some(Value::Tombstone) if flags.has_newly_inserted() => (lock_op(flags)?, Bytes::new()),
+        Some(Value::Tombstone) => (Op::Del, Bytes::new()),
+    };
+    Some(Mutation { key: entry.key.clone(), value, op, assertion: assertion(flags, level) })
+}
+
+fn lock_op(flags: KeyFlags) -> Option<Op> {
+    let op = if flags.has_locked_in_share_mode() { Op::SharedLock } else { Op::Lock };
+    flags.has_locked().then_some(op)
+}
+
+fn assertion(flags: KeyFlags, level: AssertionLevel) -> Assertion {
+    match level {
+        AssertionLevel::Off => Assertion::None,
+        _ if flags.has_assert_exist() => Assertion::Exist,
+        _ if flags.has_assert_not_exist() => Assertion::NotExist,
+        _ => Assertion::None,
+    }
+}
+
+fn check(mutation: &Mutation, limits: TxnLimits) -> Result<(), Error> {
+    if mutation.key.is_empty() {
+        return Err(Error::EmptyKey);
+    }
+    if mutation.key.len() > MAX_KEY_BYTES {
+        return Err(Error::KeyTooLarge { actual_bytes: mutation.key.len(), limit_bytes: MAX_KEY_BYTES });
+    }
+    if matches!(mutation.op, Op::Put | Op::Insert) && mutation.value.is_empty() {
+        return Err(Error::EmptyValue { key: mutation.key.clone() });
+    }
+    let actual_bytes = mutation.size_bytes() as u64;
+    if actual_bytes > limits.entry_bytes {
+        return Err(Error::EntryTooLarge { actual_bytes, limit_bytes: limits.entry_bytes });
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! How a transaction commits.
+
+use std::time::Duration;
+
+use tikv_proto::kvrpcpb::{AssertionLevel, CommandPri, DiskFullOpt};
+
+use crate::config::Config;
+use crate::route::CallOptions;
+use crate::time::Time;
+use crate::timestamp::Timestamp;
+
+/// How a transaction commits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommitOptions {
+    /// How RPCs are sent. A deadline holds until the commit is decided; what runs in the background has only its budget.
+    pub call: CallOptions,
+    /// How TiKV ranks the requests. Default: normal. client-go: `SetPriority`.
+    pub priority: CommandPri,
+    /// Whether to write when TiKV's disk is (almost) full. Default: no. client-go: `SetDiskFullOpt`.
+    pub disk_full: DiskFullOpt,
+    /// Where the transaction comes from, for change data capture. Default 0. client-go: `SetTxnSource`.
+    pub txn_source: u64,
+    /// Asks TiKV to sync its log for every write. Default: no. client-go: `EnableForceSyncLog`.
+    pub sync_log: bool,
+    /// How thoroughly TiKV checks assertions. Default: off. client-go: `SetAssertionLevel`.
+    pub assertion_level: AssertionLevel,
+    /// What to do about locks of others. Default: resolve them. client-go: `SetPrewriteEncounterLockPolicy`.
+    pub on_lock: OnLock,
+    /// Whether the order of commits need only follow causes, not real time. Means something only to commits that take no
+    /// timestamp from PD. Default: no. client-go: `SetCausalConsistency`.
+    pub causal_consistency: bool,
+    /// What the commit timestamp must be like.
+    pub commit_ts: CommitTsRules,
+}
+
+/// What prewrite does about the lock of another transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnLock {
+    /// Finds out what became of its transaction, waits for it if it is alive, and goes on.
+    #[default]
+    Resolve,
+    /// Fails with a write conflict, so that the caller can run the transaction in another way.
+    Fail,
+}
+
+/// What a commit timestamp must be like. Every timestamp is checked, also the one that replaces a refused one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommitTsRules {
+    /// The commit timestamp must be above this one, of another cluster's clock perhaps. Default: zero, none. client-go:
+    /// `SetCommitWaitUntilTSO`.
+    pub wait_until: Timestamp,
+    /// How far PD's clock may lag behind `wait_until`, and how long to wait for it. Default 1 s; zero fails at once.
+    /// client-go: `SetCommitWaitUntilTSOTimeout`.
+    pub wait_timeout: Duration,
+    /// The commit timestamp must not be above this one. Default: [`Timestamp::MAX`], no bound. client-go:
+    /// `SetCommitTSUpperBoundCheck`.
+    pub upper_bound: Timestamp,
+}
+
+impl Default for CommitTsRules {
+    fn default() -> Self {
+        CommitTsRules { wait_until: Timestamp::ZERO, wait_timeout: Duration::from_secs(1), upper_bound: Timestamp::MAX }
+    }
+}
+
+impl CommitOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        CommitOptions {
+            call: CallOptions::new(config),
+            priority: CommandPri::Normal,
+            disk_full: DiskFullOpt::NotAllowedOnFull,
+            txn_source: 0,
+            sync_log: false,
+            assertion_level: AssertionLevel::Off,
+            on_lock: OnLock::default(),
+            causal_consistency: false,
+            commit_ts: CommitTsRules::default(),
+        }
+    }
+
+    /// For the prewrites, and for the commit of the primary.
+    pub(super) fn foreground(&self) -> CallOptions {
+        let (disk_full, txn_source) = (self.disk_full, self.txn_source);
+        self.of_writes(self.call.deadline).with_context(|context| {
+            context.disk_full_opt = disk_full.into();
+            context.txn_source = txn_source;
+        })
+    }
+
+    /// For the commit of the secondaries: as in the foreground, but nobody's deadline can stop it.
+    pub(super) fn background(&self) -> CallOptions {
+        CallOptions { deadline: Time::MAX, ..self.foreground() }
+    }
+
+    /// For rolling back, which frees space and is no change of data.
+    pub(super) fn cleanup(&self) -> CallOptions {
+        self.of_writes(Time::MAX)
+    }
+
+    fn of_writes(&self, deadline: Time) -> CallOptions {
+        let call = CallOptions { deadline, ..self.call.clone() };
+        // TiKV gives up first, so that its answer can still arrive.
+        let execution_ms = u64::try_from(call.timeout.as_millis() * 2 / 3).unwrap_or(u64::MAX);
+        call.with_context(|context| {
+            context.priority = self.priority.into();
+            context.sync_log = self.sync_log;
+            context.max_execution_duration_ms = execution_ms;
+        })
+    }
+}

@@ -1,0 +1,321 @@
+//! The state of an optimistic transaction between its calls.
+//!
+//! ```text
+//!         begin_commit                 end_commit
+//!  Open ──────────────► Committing ──────────────► Finished (committed, failed, undetermined)
+//!    │ begin_commit failed                             ▲
+//!    │ rollback                                        │
+//!    └─────────────────────────────────────────────────┘
+//! ```
+//!
+//! Plain data: reads go through the buffer first and to a snapshot at `start_ts` for what the buffer does not know; writes
+//! stay in the buffer; the commit is a [`Commit`](super::Commit) machine made of [`Transaction::begin_commit`]'s request.
+//! What a scan finds is laid under the buffer by [`MemBuffer::union`].
+//!
+//! client-go: `KVTxn`.
+
+use bytes::Bytes;
+
+use super::{CommitOptions, CommitOutcome, CommitRequest, Mutations, TxnLimits};
+use crate::config::Config;
+use crate::error::Error;
+use crate::key::{Key, MAX_KEY_BYTES};
+use crate::membuffer::{FlagOp, Flagged, Limits, MemBuffer, Value, WriteError};
+use crate::time::Time;
+use crate::timestamp::Timestamp;
+
+/// An optimistic transaction; see the [module documentation](self).
+///
+/// ```
+/// use tikv_core::config::Config;
+/// use tikv_core::time::Time;
+/// use tikv_core::timestamp::Timestamp;
+/// use tikv_core::txn::{Buffered, CommitOptions, Transaction};
+///
+/// let config = Config::default();
+/// let start_ts = Timestamp::compose(1_700_000_000_000, 0);
+/// let mut txn = Transaction::new(&config, start_ts, Time::ZERO, CommitOptions::new(&config));
+/// txn.set("a", "1")?;
+/// txn.delete("b")?;
+/// assert_eq!(txn.read(b"a")?, Buffered::Value("1".into()));
+/// assert_eq!(txn.read(b"b")?, Buffered::Deleted);
+/// assert_eq!(txn.read(b"c")?, Buffered::Unknown);
+/// assert_eq!(txn.begin_commit()?.mutations.len(), 2);
+/// # Ok::<(), tikv_core::error::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Transaction {
+    start_ts: Timestamp,
+    started_at: Time,
+    buffer: MemBuffer,
+    limits: TxnLimits,
+    options: CommitOptions,
+    state: TxnState,
+}
+
+/// How far a transaction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TxnState {
+    /// It can be read and written.
+    Open,
+    /// It is being committed; nothing can be changed any more.
+    Committing,
+    /// It has committed.
+    Committed(CommitOutcome),
+    /// It has not committed and never will, be it that its owner rolled it back or that the commit failed.
+    RolledBack,
+    /// Whether it has committed is not known.
+    Undetermined,
+}
+
+/// What the buffer of a transaction knows of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Buffered {
+    /// The transaction has set the key to this value.
+    Value(Bytes),
+    /// The transaction has deleted the key.
+    Deleted,
+    /// The transaction has not written the key: TiKV has to be asked.
+    Unknown,
+}
+
+/// What the buffer of a transaction knows of several keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BufferedReads {
+    /// The values that the transaction has set, in the order of the question. Deleted keys are left out.
+    pub found: Vec<(Key, Bytes)>,
+    /// The keys of which TiKV has to be asked, in the order of the question.
+    pub unknown: Vec<Key>,
+}
+
+impl Transaction {
+    /// A transaction that reads at `start_ts` and began at `started_at` on the caller's clock.
+    #[must_use]
+    pub fn new(config: &Config, start_ts: Timestamp, started_at: Time, options: CommitOptions) -> Self {
+        let limits = TxnLimits::new(config);
+        let mut buffer = MemBuffer::new();
+        buffer.set_limits(Limits {
+            entry_bytes: usize::try_from(limits.entry_bytes).unwrap_or(usize::MAX),
+            total_bytes: usize::try_from(limits.total_bytes).unwrap_or(usize::MAX),
+        });
+        Transaction { start_ts, started_at, buffer, limits, options, state: TxnState::Open }
+    }
+
+    /// The timestamp it reads at, and its identity.
+    #[must_use]
+    pub fn start_ts(&self) -> Timestamp {
+        self.start_ts
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn state(&self) -> TxnState {
+        self.state
+    }
+
+    /// How it will commit.
+    #[must_use]
+    pub fn options(&self) -> &CommitOptions {
+        &self.options
+    }
+
+    /// How it will commit, to be changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`] once it is no longer open.
+    pub fn options_mut(&mut self) -> Result<&mut CommitOptions, Error> {
+        self.check_open()?;
+        Ok(&mut self.options)
+    }
+
+    /// Its writes.
+    #[must_use]
+    pub fn buffer(&self) -> &MemBuffer {
+        &self.buffer
+    }
+
+    /// Its writes, to be changed: stages, checkpoints, flags.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`] once it is no longer open.
+    pub fn buffer_mut(&mut self) -> Result<&mut MemBuffer, Error> {
+        self.check_open()?;
+        Ok(&mut self.buffer)
+    }
+
+    /// What it has written to a key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`] once it is no longer open.
+    pub fn read(&self, key: &[u8]) -> Result<Buffered, Error> {
+        self.check_open()?;
+        Ok(match self.buffer.get(key) {
+            Some(Value::Put(value)) => Buffered::Value(value.clone()),
+            Some(Value::Tombstone) => Buffered::Deleted,
+            None => Buffered::Unknown,
+        })
+    }
+
+    /// What it has written to several keys. client-go: `BufferBatchGetter`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`] once it is no longer open.
+    pub fn read_many(&self, keys: impl IntoIterator<Item = Key>) -> Result<BufferedReads, Error> {
+        let mut reads = BufferedReads::default();
+        for key in keys {
+            match self.read(key.as_slice())? {
+                Buffered::Value(value) => reads.found.push((key, value)),
+                Buffered::Deleted => {}
+                Buffered::Unknown => reads.unknown.push(key),
+            }
+        }
+        Ok(reads)
+    }
+
+    /// Sets a key, whether it exists or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::EmptyValue`], [`Error::KeyTooLarge`],
+    /// [`Error::EntryTooLarge`], [`Error::TxnTooLarge`]. Nothing has changed then.
+    pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+        self.write(key.into(), value.into(), &[])
+    }
+
+    /// Sets a key that must be absent. If the transaction has not set it itself, that is checked when it commits, which then
+    /// fails with [`Error::KeyExists`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::set`], and [`Error::KeyExists`] if the transaction itself has set the key.
+    pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+        let key = key.into();
+        match self.read(key.as_slice())? {
+            Buffered::Value(_) => Err(Error::KeyExists { key }),
+            Buffered::Deleted => self.write(key, value.into(), &[]),
+            Buffered::Unknown => self.write(key, value.into(), &[FlagOp::SetPresumeKeyNotExists]),
+        }
+    }
+
+    /// Deletes a key, whether it exists or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::set`], but for values.
+    pub fn delete(&mut self, key: impl Into<Key>) -> Result<(), Error> {
+        let key = checked(key.into())?;
+        self.check_open()?;
+        self.buffer.delete(key.clone()).map_err(|error| write_error(&key, error))
+    }
+
+    /// Makes the commit conflict with every other transaction that has written any of these keys since `start_ts`, though this
+    /// one only read them: a guard against write skew. Nothing is sent before the commit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::KeyTooLarge`].
+    pub fn lock_keys(&mut self, keys: impl IntoIterator<Item = Key>) -> Result<(), Error> {
+        const LOCKED: &[FlagOp] = &[
+            FlagOp::SetKeyLocked,
+            FlagOp::DelNeedCheckExists,
+            FlagOp::SetKeyLockedValueExists,
+            FlagOp::SetKeyLockedInExclusiveMode,
+        ];
+        self.check_open()?;
+        for key in keys {
+            let key = checked(key)?;
+            self.buffer.update_flags(key.clone(), LOCKED).map_err(|error| write_error(&key, error))?;
+        }
+        Ok(())
+    }
+
+    /// Closes the transaction for everything but its commit, and says what that writes. The answer may be empty: then there
+    /// is nothing to commit, and [`Commit`](super::Commit) ends at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`], [`Error::InvalidArgument`] if a stage is open, and those of [`Mutations::of_buffer`]. After any
+    /// but the first two the transaction is rolled back.
+    pub fn begin_commit(&mut self) -> Result<CommitRequest, Error> {
+        self.begin_filtered_commit(|_| false)
+    }
+
+    /// As [`Transaction::begin_commit`], but without the writes that `is_unnecessary` says yes to. client-go: `SetKVFilter`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::begin_commit`].
+    pub fn begin_filtered_commit(
+        &mut self,
+        is_unnecessary: impl FnMut(&Flagged<'_>) -> bool,
+    ) -> Result<CommitRequest, Error> {
+        self.check_open()?;
+        if self.buffer.is_staging() {
+            return Err(Error::InvalidArgument("a stage of the transaction is open".into()));
+        }
+        self.state = TxnState::RolledBack;
+        let level = self.options.assertion_level;
+        let mutations = Mutations::of_buffer(&self.buffer, level, self.limits, is_unnecessary)?;
+        self.state = TxnState::Committing;
+        Ok(CommitRequest {
+            start_ts: self.start_ts,
+            started_at: self.started_at,
+            mutations,
+            options: self.options.clone(),
+        })
+    }
+
+    /// Takes the end of its commit. Without effect unless it is being committed.
+    pub fn end_commit(&mut self, end: &Result<CommitOutcome, Error>) {
+        if self.state != TxnState::Committing {
+            return;
+        }
+        self.state = match end {
+            Ok(outcome) => TxnState::Committed(*outcome),
+            Err(error) if error.is_undetermined() => TxnState::Undetermined,
+            Err(_) => TxnState::RolledBack,
+        };
+    }
+
+    /// Gives it up. Nothing has to be sent, since an optimistic transaction has nothing on TiKV before it commits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`] once it is no longer open.
+    pub fn rollback(&mut self) -> Result<(), Error> {
+        self.check_open()?;
+        self.state = TxnState::RolledBack;
+        Ok(())
+    }
+
+    fn write(&mut self, key: Key, value: Bytes, ops: &[FlagOp]) -> Result<(), Error> {
+        let key = checked(key)?;
+        self.check_open()?;
+        self.buffer.set_with_flags(key.clone(), value, ops).map_err(|error| write_error(&key, error))
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.state == TxnState::Open { Ok(()) } else { Err(Error::TxnFinished) }
+    }
+}
+
+fn checked(key: Key) -> Result<Key, Error> {
+    if key.is_empty() { Err(Error::EmptyKey) } else { Ok(key) }
+}
+
+fn write_error(key: &Key, error: WriteError) -> Error {
+    match error {
+        WriteError::EmptyValue => Error::EmptyValue { key: key.clone() },
+        WriteError::KeyTooLarge { size } => Error::KeyTooLarge { actual_bytes: size, limit_bytes: MAX_KEY_BYTES },
+        WriteError::EntryTooLarge { size, limit } => {
+            Error::EntryTooLarge { actual_bytes: size as u64, limit_bytes: limit as u64 }
+        }
+        WriteError::TxnTooLarge { size, limit } => {
+            Error::TxnTooLarge { actual_bytes: size as u64, limit_bytes: limit as u64 }
+        }
+    }
+}
