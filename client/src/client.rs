@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tikv_core::backoff::{BackoffKind, budget};
 use tikv_core::config::Config;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::Machine;
 use tikv_core::pd::PdClient;
 use tikv_core::rng::Rng;
+use tikv_core::route;
 use tikv_core::stream::BatchLimits;
 use tikv_core::timestamp::Timestamp;
 use tikv_grpc::KeepAlive;
@@ -19,6 +21,8 @@ use crate::driver::{KeySpaces, Operation, Shared};
 use crate::net::{NetOptions, PdService, StorePool};
 use crate::raw::RawClient;
 use crate::runtime::Runtime;
+use crate::snapshot::Snapshot;
+use crate::transaction::{Transaction, TransactionOptions};
 use tikv_core::oracle::FetchTimestamp;
 
 /// A client of one TiKV cluster. Cheap to clone, and safe to share between tasks and threads.
@@ -85,6 +89,107 @@ impl Client {
         RawClient::new(self.clone())
     }
 
+    /// A consistent view of all transactional keys as of now: a new timestamp is taken. client-go: `GetSnapshot`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::current_timestamp`].
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        Ok(self.snapshot_at(self.current_timestamp().await?))
+    }
+
+    /// A consistent view of all transactional keys at `read_ts`. At [`Timestamp::MAX`] each read sees the newest committed
+    /// version, and two reads may see two moments.
+    #[must_use]
+    pub fn snapshot_at(&self, read_ts: Timestamp) -> Snapshot {
+        Snapshot::new(self.clone(), read_ts)
+    }
+
+    /// Begins a transaction with the default options: a new timestamp is taken. client-go: `Begin`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::current_timestamp`].
+    pub async fn begin(&self) -> Result<Transaction, Error> {
+        self.begin_with(TransactionOptions::default()).await
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::current_timestamp`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the question for a timestamp; nothing has begun.
+    pub async fn begin_with(&self, options: TransactionOptions) -> Result<Transaction, Error> {
+        let start_ts = match options.start_ts {
+            Some(start_ts) => start_ts,
+            None => self.current_timestamp().await?,
+        };
+        Ok(Transaction::new(self.clone(), start_ts, options))
+    }
+
+    /// Runs `body` in a transaction and commits it; runs it again, in a new transaction, as long as it or the commit fails in a
+    /// way that another attempt can mend ([`Error::is_retryable`]), within a budget of pauses of about 40 s. An error that is
+    /// not retryable rolls the transaction back and is returned. So is [`Error::Undetermined`]: the transaction may have
+    /// committed, and is never run again.
+    ///
+    /// ```no_run
+    /// # async fn example(client: tikv::Client) -> Result<(), tikv::Error> {
+    /// client.run(|txn| async move {
+    ///     let visits = txn.get("visits").await?.map_or(0, |bytes| bytes[0]);
+    ///     txn.put("visits", vec![visits + 1])
+    /// }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What `body` returned, or the error of the commit. When the budget is spent, the last retryable error.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Transaction::commit`].
+    pub async fn run<T, F>(&self, mut body: impl FnMut(Transaction) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut backoff = route::budget(self.config(), budget::PREWRITE);
+        let mut rng = self.shared.child_rng();
+        loop {
+            let error = match self.attempt(&mut body).await {
+                Ok(value) => return Ok(value),
+                Err(error) if error.is_retryable() => error,
+                Err(error) => return Err(error),
+            };
+            let Ok(pause) = backoff.next(BackoffKind::TxnLockFast, &mut rng) else { return Err(error) };
+            tracing::debug!(%error, ?pause, "the transaction is run again");
+            self.shared.runtime.sleep(pause).await;
+        }
+    }
+
+    async fn attempt<T, F>(&self, body: &mut impl FnMut(Transaction) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let txn = self.begin().await?;
+        match body(txn.clone()).await {
+            Ok(value) => match txn.commit().await {
+                // The body may have ended the transaction itself.
+                Ok(_) | Err(Error::TxnFinished) => Ok(value),
+                Err(error) => Err(error),
+            },
+            Err(error) => {
+                // Already finished is as good.
+                let _ = txn.rollback();
+                Err(error)
+            }
+        }
+    }
+
     /// A new timestamp of PD's oracle.
     ///
     /// # Errors
@@ -95,7 +200,7 @@ impl Client {
     ///
     /// Dropping the future forgets the question.
     pub async fn current_timestamp(&self) -> Result<Timestamp, Error> {
-        self.run(KeyCodec::Txn, FetchTimestamp::new(&self.shared.config)).await
+        self.drive(KeyCodec::Txn, FetchTimestamp::new(&self.shared.config)).await
     }
 
     /// The id of the cluster, as PD told it.
@@ -129,7 +234,7 @@ impl Client {
         abandoned
     }
 
-    pub(crate) async fn run<M>(&self, codec: KeyCodec, machine: M) -> M::Output
+    pub(crate) async fn drive<M>(&self, codec: KeyCodec, machine: M) -> M::Output
     where
         M: Machine + Send + 'static,
         M::Output: Send,

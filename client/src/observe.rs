@@ -1,8 +1,20 @@
-//! What core observes, as `tracing` events.
+//! What core does and observes, as `tracing` spans and events. Keys and values are never in them.
 
-use tikv_core::machine::Observation;
+use tikv_core::machine::{Call, Observation};
+use tracing::Span;
 
-/// Emits `observation` as an event of the current span. Keys and values are never in it.
+/// The span of one RPC to a store, from its submission to its answer.
+pub(crate) fn call_span(call: &Call) -> Span {
+    tracing::debug_span!(
+        "tikv.rpc",
+        request = call.request.kind().facts().name,
+        store_id = call.store_id,
+        region_id = call.context.region_id,
+        retry = call.context.is_retry_request,
+    )
+}
+
+/// Emits `observation` as an event of the current span.
 pub(crate) fn observation(observation: &Observation) {
     match observation {
         Observation::RegionError { name, region_id, store_id } => {

@@ -10,7 +10,8 @@ use tikv_core::raw::{self, ChecksumTotal, Pair, RawOptions, RawPair, ScanOptions
 use tikv_core::route::Direction;
 use tracing::Instrument;
 
-use crate::{Client, Error, Key, KeyRange};
+use crate::range::key_range;
+use crate::{Client, Error, Key};
 
 /// Access to raw keys. Cheap to clone.
 ///
@@ -260,12 +261,6 @@ impl RawClient {
         M: Machine + Send + 'static,
         M::Output: Send,
     {
-        self.client.run(KeyCodec::Raw, machine).instrument(tracing::debug_span!("tikv.raw", operation = name)).await
+        self.client.drive(KeyCodec::Raw, machine).instrument(tracing::debug_span!("tikv.raw", operation = name)).await
     }
-}
-
-/// A range of anything that converts to keys.
-pub(crate) fn key_range<K: Into<Key> + Clone>(range: &impl RangeBounds<K>) -> KeyRange {
-    let key = |bound: std::ops::Bound<&K>| bound.map(|key| key.clone().into());
-    KeyRange::from((key(range.start_bound()), key(range.end_bound())))
 }

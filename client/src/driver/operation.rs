@@ -9,6 +9,7 @@ use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::{self, Abandoned, Call, Command, Event, Machine, Outbox, Token};
 use tikv_core::request::pd::PdRequest;
 use tikv_core::rng::Rng;
+use tracing::Span;
 
 use super::{Mailbox, Shared, Waiter};
 use crate::net::Submitted;
@@ -44,6 +45,8 @@ struct Running<M> {
 struct Wait {
     token: Token,
     on: WaitOn,
+    /// Open until the answer is taken, or no longer waited for.
+    _span: Span,
 }
 
 enum WaitOn {
@@ -193,7 +196,7 @@ impl<M: Machine> Running<M> {
                         sleep.await;
                         Event::Woken
                     };
-                    self.waits.push(Wait { token, on: WaitOn::Future(Box::pin(woken)) });
+                    self.wait(token, WaitOn::Future(Box::pin(woken)), Span::none());
                 }
                 Command::Cancel { token } => {
                     if let Some(wait) = self.take_wait(token) {
@@ -210,11 +213,11 @@ impl<M: Machine> Running<M> {
 
     fn call(&mut self, call: Call) {
         let token = call.token;
+        let span = observe::call_span(&call);
         if call.request.kind().batch_slot().is_none() {
             let future = self.shared.stores.unary(call);
             let reply = async move { Event::Reply(future.await) };
-            self.waits.push(Wait { token, on: WaitOn::Future(Box::pin(reply)) });
-            return;
+            return self.wait(token, WaitOn::Future(Box::pin(reply)), span);
         }
         let waiter = Waiter::new(&self.mailbox, token);
         let on = match self.shared.stores.submit(waiter, &call) {
@@ -224,14 +227,18 @@ impl<M: Machine> Running<M> {
                 WaitOn::Nothing
             }
         };
-        self.waits.push(Wait { token, on });
+        self.wait(token, on, span);
     }
 
     fn ask_pd(&mut self, token: Token, request: PdRequest) {
         let now = self.shared.runtime.now();
         let deadline = now + self.shared.config.pd_timeout;
         self.shared.pd.submit(now, Waiter::new(&self.mailbox, token), request, deadline);
-        self.waits.push(Wait { token, on: WaitOn::Pd });
+        self.wait(token, WaitOn::Pd, Span::none());
+    }
+
+    fn wait(&mut self, token: Token, on: WaitOn, span: Span) {
+        self.waits.push(Wait { token, on, _span: span });
     }
 
     fn take_wait(&mut self, token: Token) -> Option<Wait> {

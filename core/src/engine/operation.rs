@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::keyspace::KeyCodec;
 use crate::machine::{Abandoned, Context, Event, Machine, Token};
 use crate::timestamp::Timestamp;
-use crate::{oracle, raw};
+use crate::{oracle, raw, snapshot, txn};
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident($machine:ty) -> $output:ty, $codec:ident;)+) => {
@@ -60,6 +60,14 @@ macro_rules! operations {
 operations! {
     /// A new timestamp.
     Timestamp(oracle::FetchTimestamp) -> Result<Timestamp, Error>, Txn;
+    /// Value of a key at a timestamp.
+    SnapshotGet(snapshot::Get) -> snapshot::Read<Option<snapshot::Value>>, Txn;
+    /// Values of keys at a timestamp.
+    SnapshotBatchGet(snapshot::BatchGet) -> snapshot::Read<Vec<snapshot::Pair>>, Txn;
+    /// Pairs of a range at a timestamp.
+    SnapshotScan(snapshot::Scan) -> snapshot::Read<Vec<snapshot::Pair>>, Txn;
+    /// Commits a transaction.
+    Commit(txn::Commit) -> Result<txn::CommitOutcome, Error>, Txn;
     /// Value of a raw key.
     RawGet(raw::Get) -> Result<Option<bytes::Bytes>, Error>, Raw;
     /// Writes a raw key.

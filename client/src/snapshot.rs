@@ -1,0 +1,233 @@
+//! Reads at one timestamp.
+
+use std::collections::VecDeque;
+use std::ops::RangeBounds;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tikv_core::keyspace::KeyCodec;
+use tikv_core::machine::Machine;
+use tikv_core::snapshot::{BatchGet, Get, Read, ReadThrough, ScanCursor, ScanPage, SnapshotOptions, Value};
+use tracing::Instrument;
+
+use crate::range::key_range;
+use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
+
+/// A consistent view of all transactional keys at one timestamp. Cheap to clone; clones share what was learnt about locks.
+///
+/// Made by [`Client::snapshot`]. Every read retries what can be retried within a budget of about 40 s, or until
+/// [`Snapshot::with_timeout`]; where the lock of another transaction is in the way, it finds out what became of that
+/// transaction, and waits for it if it is alive. Reads change nothing: dropping a future forgets the read.
+///
+/// client-go: `txnsnapshot.KVSnapshot`.
+#[derive(Clone)]
+pub struct Snapshot {
+    client: Client,
+    options: SnapshotOptions,
+    timeout: Option<Duration>,
+    read_through: Arc<Mutex<ReadThrough>>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(client: Client, read_ts: Timestamp) -> Self {
+        let options = SnapshotOptions::new(read_ts, client.config());
+        Snapshot { client, options, timeout: None, read_through: Arc::new(Mutex::new(ReadThrough::new(read_ts))) }
+    }
+
+    /// The same snapshot with other options: isolation, priority, commit timestamps, tags.
+    #[must_use]
+    pub fn with_options(mut self, change: impl FnOnce(SnapshotOptions) -> SnapshotOptions) -> Self {
+        let read_ts = self.options.read_ts;
+        self.options = change(self.options);
+        self.options.read_ts = read_ts;
+        self
+    }
+
+    /// The same snapshot, each of whose reads ends after `timeout` at the latest.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The timestamp it reads at.
+    #[must_use]
+    pub fn read_ts(&self) -> Timestamp {
+        self.options.read_ts
+    }
+
+    /// The value of `key`, `None` if it is absent. client-go: `Get`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyKey`], [`Error::KeyTooLarge`]; [`Error::RetriesExhausted`], [`Error::DeadlineExceeded`],
+    /// [`Error::Refused`]; with [`Isolation::ReadCommittedCheckTs`](crate::Isolation) also [`Error::WriteConflict`].
+    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, Error> {
+        Ok(self.get_value(key).await?.map(|value| value.bytes))
+    }
+
+    /// [`Snapshot::get`] with the commit timestamp, if [`SnapshotOptions::need_commit_ts`] is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`].
+    pub async fn get_value(&self, key: impl Into<Key>) -> Result<Option<Value>, Error> {
+        let machine = Get::new(self.client.config(), key.into(), self.options(), self.known().clone());
+        self.read("get", machine).await
+    }
+
+    /// The values of those of `keys` that exist, in the order of the keys. client-go: `BatchGet`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`].
+    pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<Vec<Pair>, Error> {
+        let keys = keys.into_iter().map(Into::into).collect();
+        let machine = BatchGet::new(self.client.config(), keys, self.options(), self.known().clone());
+        let pairs = self.read("batch_get", machine).await?;
+        Ok(plain(pairs))
+    }
+
+    /// The first `limit` pairs of `range`, in order. client-go: `Iter`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`].
+    pub async fn scan<K: Into<Key> + Clone>(
+        &self,
+        range: impl RangeBounds<K>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        self.stream(key_range(&range), Direction::Forward).collect(limit).await
+    }
+
+    /// The last `limit` pairs of `range`, in descending order. client-go: `IterReverse`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`].
+    pub async fn reverse_scan<K: Into<Key> + Clone>(
+        &self,
+        range: impl RangeBounds<K>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        self.stream(key_range(&range), Direction::Reverse).collect(limit).await
+    }
+
+    /// The pairs of `range` one after the other, read page by page. client-go: `Iter`, `IterReverse`.
+    #[must_use]
+    pub fn stream(&self, range: KeyRange, direction: Direction) -> ScanStream {
+        let cursor = (!range.is_empty()).then(|| ScanCursor::new(range, direction));
+        ScanStream { snapshot: self.clone(), cursor, page: VecDeque::new() }
+    }
+
+    /// The next page of a scan: the pairs, and where to go on.
+    pub(crate) async fn page(&self, cursor: ScanCursor, limit: u32) -> Result<(Vec<Pair>, Option<ScanCursor>), Error> {
+        let known = self.known().clone();
+        let machine = ScanPage::new(self.client.config(), cursor, limit, self.options(), known);
+        let page = self.read("scan", machine).await?;
+        Ok((plain(page.pairs), page.next))
+    }
+
+    pub(crate) fn page_size(&self) -> u32 {
+        self.options.scan_batch_size.max(1)
+    }
+
+    async fn read<T, M>(&self, operation: &'static str, machine: M) -> Result<T, Error>
+    where
+        T: Send,
+        M: Machine<Output = Read<T>> + Send + 'static,
+    {
+        let span = tracing::debug_span!("tikv.snapshot", operation, read_ts = %self.options.read_ts);
+        let read = self.client.drive(KeyCodec::Txn, machine).instrument(span).await;
+        if !read.read_through.is_empty() {
+            self.known().learn(&read.read_through);
+        }
+        read.result
+    }
+
+    fn options(&self) -> SnapshotOptions {
+        let mut options = self.options.clone();
+        if let Some(timeout) = self.timeout {
+            options.call.deadline = self.client.shared().runtime.now() + timeout;
+        }
+        options
+    }
+
+    fn known(&self) -> MutexGuard<'_, ReadThrough> {
+        self.read_through.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("read_ts", &self.options.read_ts).finish_non_exhaustive()
+    }
+}
+
+/// The pairs of a range, read page by page.
+///
+/// ```no_run
+/// # async fn example(client: tikv::Client) -> Result<(), tikv::Error> {
+/// use tikv::{Direction, KeyRange};
+///
+/// let mut pairs = client.snapshot().await?.stream(KeyRange::new("user/", "user0"), Direction::Forward);
+/// while let Some(pair) = pairs.next().await? {
+///     println!("{:?}", pair.key);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ScanStream {
+    snapshot: Snapshot,
+    /// What is not yet read; `None` at the end.
+    cursor: Option<ScanCursor>,
+    page: VecDeque<Pair>,
+}
+
+impl ScanStream {
+    /// The next pair; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`]. The stream can be asked again, and then goes on where it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped: the page that was being read is read again.
+    pub async fn next(&mut self) -> Result<Option<Pair>, Error> {
+        let size = self.snapshot.page_size();
+        self.fill(size).await?;
+        Ok(self.page.pop_front())
+    }
+
+    async fn fill(&mut self, limit: u32) -> Result<(), Error> {
+        while self.page.is_empty() {
+            let Some(cursor) = self.cursor.clone() else { return Ok(()) };
+            let (pairs, next) = self.snapshot.page(cursor, limit).await?;
+            self.page.extend(pairs);
+            self.cursor = next;
+        }
+        Ok(())
+    }
+
+    async fn collect(mut self, limit: usize) -> Result<Vec<Pair>, Error> {
+        let mut pairs = Vec::new();
+        while pairs.len() < limit {
+            let missing = u32::try_from(limit - pairs.len()).unwrap_or(u32::MAX);
+            self.fill(missing.min(self.snapshot.page_size())).await?;
+            if self.page.is_empty() {
+                break;
+            }
+            pairs.extend(self.page.drain(..));
+        }
+        pairs.truncate(limit);
+        Ok(pairs)
+    }
+}
+
+fn plain(pairs: Vec<tikv_core::snapshot::Pair>) -> Vec<Pair> {
+    pairs.into_iter().map(|pair| Pair { key: pair.key, value: pair.value.bytes }).collect()
+}

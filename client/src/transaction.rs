@@ -1,0 +1,330 @@
+//! Transactions.
+
+use std::ops::RangeBounds;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tikv_core::key::Order;
+use tikv_core::keyspace::KeyCodec;
+use tikv_core::snapshot::{ScanCursor, SnapshotOptions};
+use tikv_core::txn::{self, Buffered, Commit, CommitOptions, CommitOutcome, TxnState};
+use tracing::Instrument;
+
+use crate::range::key_range;
+use crate::snapshot::Snapshot;
+use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
+
+/// How a transaction reads and commits. The defaults are client-go's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TransactionOptions {
+    pub(crate) start_ts: Option<Timestamp>,
+    timeout: Option<Duration>,
+    reads: Option<fn(SnapshotOptions) -> SnapshotOptions>,
+    commit: Option<fn(CommitOptions) -> CommitOptions>,
+}
+
+impl TransactionOptions {
+    /// Reads at `start_ts`, which PD must have given, instead of at a new timestamp. client-go: `WithStartTS`.
+    #[must_use]
+    pub fn start_ts(mut self, start_ts: Timestamp) -> Self {
+        self.start_ts = Some(start_ts);
+        self
+    }
+
+    /// Each call of the transaction (a read, the commit) ends after `timeout` at the latest. Default: the budgets of retries
+    /// alone.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Changes how it reads.
+    #[must_use]
+    pub fn reads(mut self, change: fn(SnapshotOptions) -> SnapshotOptions) -> Self {
+        self.reads = Some(change);
+        self
+    }
+
+    /// Changes how it commits.
+    #[must_use]
+    pub fn commit(mut self, change: fn(CommitOptions) -> CommitOptions) -> Self {
+        self.commit = Some(change);
+        self
+    }
+}
+
+/// An optimistic transaction: it reads at one timestamp, keeps its writes to itself, and commits them all at once or not at
+/// all. If another transaction has written one of its keys in between, the commit fails with [`Error::WriteConflict`];
+/// [`Client::run`] then tries again.
+///
+/// Cheap to clone; clones are the same transaction. Reads see the transaction's own writes. Values cannot be empty.
+///
+/// A transaction that is dropped without a commit has nothing to clean up. Dropping the future of [`Transaction::commit`]
+/// is another matter: see there.
+///
+/// client-go: `transaction.KVTxn`.
+///
+/// ```no_run
+/// # async fn example(client: tikv::Client) -> Result<(), tikv::Error> {
+/// let txn = client.begin().await?;
+/// if txn.get("alice").await?.is_none() {
+///     txn.put("alice", "10")?;
+/// }
+/// let outcome = txn.commit().await?;
+/// println!("committed at {:?}", outcome.commit_ts);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Transaction {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    snapshot: Snapshot,
+    timeout: Option<Duration>,
+    /// Held for a look-up or a change of the buffer, never across an await.
+    txn: Mutex<txn::Transaction>,
+}
+
+impl Transaction {
+    pub(crate) fn new(client: Client, start_ts: Timestamp, options: TransactionOptions) -> Self {
+        let mut snapshot = Snapshot::new(client.clone(), start_ts);
+        if let Some(change) = options.reads {
+            snapshot = snapshot.with_options(change);
+        }
+        if let Some(timeout) = options.timeout {
+            snapshot = snapshot.with_timeout(timeout);
+        }
+        let commit = CommitOptions::new(client.config());
+        let commit = options.commit.map_or(commit.clone(), |change| change(commit));
+        let now = client.shared().runtime.now();
+        let txn = Mutex::new(txn::Transaction::new(client.config(), start_ts, now, commit));
+        Transaction { inner: Arc::new(Inner { client, snapshot, timeout: options.timeout, txn }) }
+    }
+
+    /// The timestamp it reads at, and its identity.
+    #[must_use]
+    pub fn start_ts(&self) -> Timestamp {
+        self.inner.snapshot.read_ts()
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn state(&self) -> TxnState {
+        self.txn().state()
+    }
+
+    /// The committed data that it reads, without its own writes.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.inner.snapshot
+    }
+
+    /// Number of keys written, and bytes of these keys and values. client-go: `Len`, `Size`.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let txn = self.txn();
+        (txn.buffer().len(), txn.buffer().size())
+    }
+
+    /// The value of `key`, `None` if it is absent. client-go: `Get`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`], and as [`Snapshot::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the read.
+    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, Error> {
+        let key = key.into();
+        let buffered = self.txn().read(key.as_slice())?;
+        match buffered {
+            Buffered::Value(value) => Ok(Some(value)),
+            Buffered::Deleted => Ok(None),
+            Buffered::Unknown => self.inner.snapshot.get(key).await,
+        }
+    }
+
+    /// The values of those of `keys` that exist, in the order of the keys. client-go: `BatchGet`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the read.
+    pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<Vec<Pair>, Error> {
+        let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
+        let buffered = self.txn().read_many(keys.iter().cloned())?;
+        let stored = match buffered.unknown.is_empty() {
+            true => Vec::new(),
+            false => self.inner.snapshot.batch_get(buffered.unknown).await?,
+        };
+        let found = stored.into_iter().map(|pair| (pair.key, pair.value)).chain(buffered.found);
+        let found: std::collections::BTreeMap<Key, Bytes> = found.collect();
+        let pair = |key: Key| found.get(&key).cloned().map(|value| Pair { key, value });
+        Ok(keys.into_iter().filter_map(pair).collect())
+    }
+
+    /// The first `limit` pairs of `range`, in order. client-go: `Iter`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the read.
+    pub async fn scan<K: Into<Key> + Clone>(
+        &self,
+        range: impl RangeBounds<K>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        self.scan_in(key_range(&range), Direction::Forward, limit).await
+    }
+
+    /// The last `limit` pairs of `range`, in descending order. client-go: `IterReverse`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the read.
+    pub async fn reverse_scan<K: Into<Key> + Clone>(
+        &self,
+        range: impl RangeBounds<K>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        self.scan_in(key_range(&range), Direction::Reverse, limit).await
+    }
+
+    /// Sets `key` to `value`, at commit. client-go: `Set`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::EmptyValue`], [`Error::KeyTooLarge`], [`Error::EntryTooLarge`],
+    /// [`Error::TxnTooLarge`]; nothing has changed then.
+    pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+        self.txn().set(key, value)
+    }
+
+    /// Sets `key` to `value`, at commit, which fails with [`Error::KeyExists`] if the key exists then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::put`]; [`Error::KeyExists`] if this transaction has set the key.
+    pub fn insert(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+        self.txn().insert(key, value)
+    }
+
+    /// Deletes `key`, whether it exists or not, at commit. client-go: `Delete`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::put`].
+    pub fn delete(&self, key: impl Into<Key>) -> Result<(), Error> {
+        self.txn().delete(key)
+    }
+
+    /// Makes the commit conflict with every transaction that has written one of `keys` since this one began, though this one
+    /// only reads them: a guard against write skew. client-go: `LockKeys`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::KeyTooLarge`].
+    pub fn lock_keys(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<(), Error> {
+        self.txn().lock_keys(keys.into_iter().map(Into::into))
+    }
+
+    /// Commits. When it returns `Ok`, the transaction is committed for good and every later transaction sees it; locks on keys
+    /// other than the primary may be cleared in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WriteConflict`], [`Error::KeyExists`], [`Error::AssertionFailed`], [`Error::RolledBack`],
+    /// [`Error::RetriesExhausted`], [`Error::DeadlineExceeded`] and others: the transaction has not committed and will not; what
+    /// it locked is rolled back in the background. [`Error::Undetermined`]: it may or may not have committed.
+    /// [`Error::TxnFinished`]: it was finished before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before the commit is decided gives it up: it is rolled back in the background if its primary was not
+    /// being committed yet, and otherwise goes on without its owner. The caller then does not know the outcome.
+    pub async fn commit(&self) -> Result<CommitOutcome, Error> {
+        let mut request = self.txn().begin_commit()?;
+        if let Some(timeout) = self.inner.timeout {
+            request.options.call.deadline = self.inner.client.shared().runtime.now() + timeout;
+        }
+        let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
+        let end = self.inner.client.drive(KeyCodec::Txn, Commit::new(request)).instrument(span).await;
+        self.txn().end_commit(&end);
+        end
+    }
+
+    /// Gives the transaction up. Nothing has to be sent: its writes never left this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`].
+    pub fn rollback(&self) -> Result<(), Error> {
+        self.txn().rollback()
+    }
+
+    /// Lays the own writes over the stored pairs, page by page.
+    async fn scan_in(&self, range: KeyRange, direction: Direction, limit: usize) -> Result<Vec<Pair>, Error> {
+        let mut pairs = Vec::new();
+        let mut cursor = (!range.is_empty()).then(|| ScanCursor::new(range, direction));
+        while let Some(here) = cursor.take().filter(|_| pairs.len() < limit) {
+            let (stored, next) = self.inner.snapshot.page(here.clone(), self.inner.snapshot.page_size()).await?;
+            let seen = seen_range(&here, next.as_ref());
+            let stored = stored.into_iter().map(|pair| (pair.key, pair.value));
+            let txn = self.txn();
+            if txn.state() != TxnState::Open {
+                return Err(Error::TxnFinished);
+            }
+            let merged = txn.buffer().union(&seen, order(direction), stored);
+            pairs.extend(merged.map(|(key, value)| Pair { key, value }));
+            cursor = next;
+        }
+        pairs.truncate(limit);
+        Ok(pairs)
+    }
+
+    fn txn(&self) -> MutexGuard<'_, txn::Transaction> {
+        self.inner.txn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.state();
+        f.debug_struct("Transaction").field("start_ts", &self.start_ts()).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+/// The keys between one cursor and the next.
+fn seen_range(here: &ScanCursor, next: Option<&ScanCursor>) -> KeyRange {
+    let mut seen = here.rest.clone();
+    if let Some(next) = next {
+        match here.direction {
+            Direction::Forward => seen.end = next.rest.start.clone(),
+            Direction::Reverse => seen.start = next.rest.end.clone(),
+        }
+    }
+    seen
+}
+
+fn order(direction: Direction) -> Order {
+    match direction {
+        Direction::Forward => Order::Ascending,
+        Direction::Reverse => Order::Descending,
+    }
+}
