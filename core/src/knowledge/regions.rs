@@ -1,5 +1,9 @@
 //! Where keys are.
 
+mod region;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,80 +12,12 @@ use std::time::Duration;
 
 use tikv_proto::metapb;
 
+pub use self::region::{Buckets, Region, RegionVerId, Replica};
+use super::stores::StoreRegistry;
 use crate::config::Config;
 use crate::key::{Key, KeyRange};
 use crate::rng::Rng;
 use crate::time::Time;
-
-/// What identifies a region in one of its lives: a split, merge or change of peers makes another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RegionVerId {
-    /// The region's id.
-    pub id: u64,
-    /// Version of its peers.
-    pub conf_ver: u64,
-    /// Version of its bounds.
-    pub version: u64,
-}
-
-impl RegionVerId {
-    /// The epoch as it travels in a request.
-    #[must_use]
-    pub fn epoch(self) -> metapb::RegionEpoch {
-        metapb::RegionEpoch { conf_ver: self.conf_ver, version: self.version }
-    }
-}
-
-/// A replica of a region.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Replica {
-    /// The peer, as it travels in a request.
-    pub peer: metapb::Peer,
-    /// The store's epoch when the region was learnt: a higher one now means that the store failed since.
-    pub store_epoch: u64,
-}
-
-/// A region as it was learnt. Immutable: a change of leader makes a new value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Region {
-    /// Which life of which region.
-    pub ver_id: RegionVerId,
-    /// Its keys, in the client's form.
-    pub range: KeyRange,
-    /// Its usable replicas: voters and learners, without those down or on tombstone stores. Never empty.
-    pub replicas: Vec<Replica>,
-    /// Index of the replica taken for the leader.
-    pub leader: usize,
-    /// Keys at which buckets begin and end, and their version; empty if unknown.
-    pub buckets: Option<Arc<Buckets>>,
-}
-
-/// Finer divisions of a region, for parallel scans.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Buckets {
-    /// Version of this division.
-    pub version: u64,
-    /// Bounds, the region's own included.
-    pub keys: Vec<Key>,
-}
-
-impl Region {
-    /// The replica taken for the leader.
-    ///
-    /// # Panics
-    ///
-    /// Never: [`RegionIndex::insert`] refuses regions whose leader index is out of bounds.
-    #[must_use]
-    pub fn leader(&self) -> &Replica {
-        &self.replicas[self.leader]
-    }
-
-    /// The index of the replica on a store.
-    #[must_use]
-    pub fn replica_on(&self, store_id: u64) -> Option<usize> {
-        self.replicas.iter().position(|replica| replica.peer.store_id == store_id)
-    }
-}
 
 /// The outcome of [`RegionIndex::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +31,9 @@ pub enum Inserted {
 }
 
 /// Regions by the keys they hold, the newest life of each.
+///
+/// A region that has been invalidated is never found again, but what was learnt of it stays until something takes its place
+/// or [`RegionIndex::sweep`] comes by: it tells stale news of the region from fresh ones, and its buckets are inherited.
 ///
 /// client-go: `locate.RegionCache`.
 #[derive(Debug)]
@@ -110,16 +49,29 @@ struct Inner {
     by_start: BTreeMap<Key, Entry>,
     /// Start key of each region's newest life.
     by_id: BTreeMap<u64, Key>,
+    /// Where the next sweep begins.
+    swept: Key,
     rng: Rng,
 }
 
 #[derive(Debug)]
 struct Entry {
     region: Arc<Region>,
-    /// When it is to be forgotten, in nanoseconds of [`Time`]; moved by every look-up, without the write lock.
+    state: State,
+    /// When it is to be forgotten, in nanoseconds of [`Time`]; moved by look-ups, without the write lock.
     expires: AtomicU64,
-    /// Serve it, but load it again at the next look-up.
-    reload: bool,
+    /// Whether look-ups move it.
+    kept_alive: bool,
+    /// From which prolongations get their jitter.
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Valid,
+    /// Running operations may go on with it, look-ups miss.
+    ToReload,
+    Invalid,
 }
 
 impl RegionIndex {
@@ -138,7 +90,8 @@ impl RegionIndex {
         })
     }
 
-    /// The region that holds the greatest key below `end` (empty for the end of all keys).
+    /// The region that holds the greatest key below `end` (empty for the end of all keys). Otherwise as
+    /// [`RegionIndex::lookup`].
     #[must_use]
     pub fn lookup_before(&self, now: Time, end: &[u8]) -> Option<Arc<Region>> {
         self.read(|inner| {
@@ -150,45 +103,37 @@ impl RegionIndex {
         })
     }
 
+    /// The newest known life of the region `id`. Otherwise as [`RegionIndex::lookup`].
+    #[must_use]
+    pub fn lookup_id(&self, now: Time, id: u64) -> Option<Arc<Region>> {
+        self.read(|inner| {
+            let entry = inner.by_start.get(inner.by_id.get(&id)?)?;
+            self.touch(entry, now).then(|| Arc::clone(&entry.region))
+        })
+    }
+
     /// The same life of a region as it is known now (its leader may have changed); `None` if it is known no more.
     #[must_use]
     pub fn get(&self, ver_id: RegionVerId) -> Option<Arc<Region>> {
         self.read(|inner| inner.entry(ver_id).map(|entry| Arc::clone(&entry.region)))
     }
 
-    /// The newest known life of a region.
-    #[must_use]
-    pub fn get_by_id(&self, id: u64) -> Option<Arc<Region>> {
-        self.read(|inner| {
-            let entry = inner.by_start.get(inner.by_id.get(&id)?)?;
-            Some(Arc::clone(&entry.region))
-        })
-    }
-
-    /// Learns a region. Refused if the same region is known with a larger version or configuration version, or if a
-    /// newer region is known within its bounds; else everything that begins within its bounds is forgotten.
+    /// Learns a region. Refused if the same region has been seen with a larger version or configuration version, or if a
+    /// newer region has been seen within its bounds; else everything that begins within its bounds is forgotten.
     pub fn insert(&self, now: Time, region: Region) -> Inserted {
-        if region.leader >= region.replicas.len() || region.range.is_empty() {
-            return Inserted::Malformed;
-        }
-        self.write(|inner| {
-            if inner.is_stale(&region) {
-                return Inserted::Stale;
-            }
-            inner.remove_overlapped(&region);
-            let expires = now + self.ttl + inner.jitter(self.ttl_jitter);
-            let start = region.range.start.clone();
-            inner.by_id.insert(region.ver_id.id, start.clone());
-            let entry = Entry { region: Arc::new(region), expires: AtomicU64::new(expires.as_nanos()), reload: false };
-            inner.by_start.insert(start, entry);
-            Inserted::Accepted
-        })
+        self.insert_unless(now, region, Inner::is_stale)
     }
 
-    /// A store said that another replica leads. Returns whether that replica is known (and now taken for the leader).
-    pub fn switch_leader(&self, ver_id: RegionVerId, leader_store_id: u64) -> bool {
+    /// Learns a region from the leader of PD, which knows best: only a newer region that is in use speaks against it, not
+    /// one that has been invalidated or has expired.
+    pub fn insert_from_pd_leader(&self, now: Time, region: Region) -> Inserted {
+        self.insert_unless(now, region, |inner, region| inner.is_older_than_known(region, |known| known.is_usable(now)))
+    }
+
+    /// A store said that this peer leads. Returns whether the peer is known (and now taken for the leader).
+    pub fn switch_leader(&self, ver_id: RegionVerId, leader: &metapb::Peer) -> bool {
         self.update(ver_id, |entry| {
-            let Some(index) = entry.region.replica_on(leader_store_id) else { return false };
+            let Some(index) = entry.region.replica_of(leader) else { return false };
             if index != entry.region.leader {
                 Arc::make_mut(&mut entry.region).leader = index;
             }
@@ -196,57 +141,75 @@ impl RegionIndex {
         })
     }
 
-    /// Learns newer buckets of a region. Older ones are ignored.
+    /// Learns newer buckets of a region. Older ones are ignored. Returns whether they were newer.
     pub fn learn_buckets(&self, ver_id: RegionVerId, buckets: Buckets) -> bool {
         self.update(ver_id, |entry| {
-            if entry.region.buckets.as_ref().is_some_and(|known| known.version >= buckets.version) {
-                return false;
+            let newer = entry.region.buckets.as_ref().is_none_or(|known| known.version < buckets.version);
+            if newer {
+                Arc::make_mut(&mut entry.region).buckets = Some(Arc::new(buckets));
             }
-            Arc::make_mut(&mut entry.region).buckets = Some(Arc::new(buckets));
+            newer
+        })
+    }
+
+    /// This life of a region has ended, or was never what it seemed. Returns whether this was the first to say so.
+    pub fn invalidate(&self, ver_id: RegionVerId) -> bool {
+        self.update(ver_id, |entry| {
+            entry.state = State::Invalid;
             true
         })
     }
 
-    /// Forgets this life of a region. Returns whether it was known.
-    pub fn invalidate(&self, ver_id: RegionVerId) -> bool {
-        self.write(|inner| {
-            if inner.entry(ver_id).is_none() {
-                return false;
-            }
-            let start = inner.by_id.remove(&ver_id.id);
-            start.is_some_and(|start| inner.by_start.remove(&start).is_some())
-        })
-    }
-
-    /// Makes the next look-up miss, so that the region is loaded again; running operations may go on with it.
+    /// Makes look-ups miss, so that the region is loaded again; running operations may go on with it.
     pub fn request_reload(&self, ver_id: RegionVerId) -> bool {
         self.update(ver_id, |entry| {
-            entry.reload = true;
+            entry.state = State::ToReload;
             true
         })
     }
 
-    /// Forgets regions that nobody has looked up for their time to live, at most `limit`. Returns how many.
-    pub fn collect_expired(&self, now: Time, limit: usize) -> usize {
+    /// Some of its replicas cannot be used: look-ups no longer keep the region alive, so that it is loaded again, with those
+    /// that have come back, when its time has passed. client-go: `needExpireAfterTTL`.
+    pub fn let_expire(&self, ver_id: RegionVerId) -> bool {
+        self.update(ver_id, |entry| {
+            entry.kept_alive = false;
+            true
+        })
+    }
+
+    /// Looks at `limit` regions, going on where the last call ended: forgets those that are invalid or that nobody has looked
+    /// up for their time to live, and [lets those expire](RegionIndex::let_expire) that have a replica on a store that failed
+    /// since. Returns how many were forgotten. To be called now and then, say with 50 every second.
+    pub fn sweep(&self, now: Time, stores: &StoreRegistry, limit: usize) -> usize {
+        let (seen, next) = self.read(|inner| {
+            let mut rest = inner.by_start.range::<Key, _>((Bound::Included(&inner.swept), Bound::Unbounded));
+            let seen: Vec<_> = rest.by_ref().take(limit.max(1)).map(|(_, entry)| Arc::clone(&entry.region)).collect();
+            (seen, rest.next().map_or(Key::EMPTY, |(start, _)| start.clone()))
+        });
+        let has_failed = |replica: &Replica| stores.get_at(replica.peer.store_id, replica.store_epoch).is_none();
+        let incomplete: Vec<_> = seen.iter().map(|region| region.replicas.iter().any(has_failed)).collect();
         self.write(|inner| {
-            let expired: Vec<_> = inner
-                .by_start
-                .values()
-                .filter(|entry| entry.expires.load(Ordering::Relaxed) <= now.as_nanos())
-                .map(|entry| entry.region.ver_id)
-                .take(limit)
-                .collect();
-            for ver_id in &expired {
-                inner.forget(*ver_id);
+            inner.swept = next;
+            let mut forgotten = 0;
+            for (region, incomplete) in seen.iter().zip(incomplete) {
+                match inner.by_start.get_mut(&region.range.start) {
+                    Some(entry) if !entry.is_usable(now) => {
+                        let ver_id = entry.region.ver_id;
+                        inner.forget(ver_id);
+                        forgotten += 1;
+                    }
+                    Some(entry) if incomplete && entry.region.ver_id == region.ver_id => entry.kept_alive = false,
+                    _ => {}
+                }
             }
-            expired.len()
+            forgotten
         })
     }
 
     /// How many regions are known.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read(|inner| inner.by_start.len())
+        self.read(|inner| inner.by_start.values().filter(|entry| entry.state != State::Invalid).count())
     }
 
     /// Whether no region is known.
@@ -258,21 +221,46 @@ impl RegionIndex {
     /// Known regions in the order of their keys.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Region>> {
-        self.read(|inner| inner.by_start.values().map(|entry| Arc::clone(&entry.region)).collect())
+        self.read(|inner| {
+            let known = inner.by_start.values().filter(|entry| entry.state != State::Invalid);
+            known.map(|entry| Arc::clone(&entry.region)).collect()
+        })
     }
 
-    /// Whether the entry is fresh; if so, its life is prolonged.
+    /// Whether the entry is to be found by look-ups; if so, its life is prolonged.
     fn touch(&self, entry: &Entry, now: Time) -> bool {
-        let expires = entry.expires.load(Ordering::Relaxed);
-        if entry.reload || expires <= now.as_nanos() {
+        if entry.state != State::Valid {
             return false;
         }
-        // Written only when it moves by more than the jitter, so that a hot region's line stays shared between cores.
-        let prolonged = (now + self.ttl).as_nanos();
-        if prolonged > expires.saturating_add(self.ttl_jitter.as_nanos() as u64) {
-            entry.expires.fetch_max(prolonged, Ordering::Relaxed);
+        let expires = entry.expires.load(Ordering::Relaxed);
+        if expires <= now.as_nanos() {
+            return false;
+        }
+        // Still ahead by part of the jitter: not written, so that a hot region's line stays shared between cores.
+        if entry.kept_alive && expires <= (now + self.ttl).as_nanos() {
+            entry.expires.fetch_max(self.expiry(entry.seed, now).as_nanos(), Ordering::Relaxed);
         }
         true
+    }
+
+    /// The time to live from now on, spread so that regions looked up together are not forgotten together.
+    fn expiry(&self, seed: u64, now: Time) -> Time {
+        let jitter = u64::try_from(self.ttl_jitter.as_nanos()).unwrap_or(u64::MAX);
+        now + self.ttl + Duration::from_nanos(Rng::new(seed ^ now.as_nanos()).below(jitter))
+    }
+
+    fn insert_unless(&self, now: Time, region: Region, is_stale: impl FnOnce(&Inner, &Region) -> bool) -> Inserted {
+        if region.leader >= region.replicas.len() || region.range.is_empty() {
+            return Inserted::Malformed;
+        }
+        self.write(|inner| {
+            if is_stale(inner, &region) {
+                return Inserted::Stale;
+            }
+            let seed = inner.rng.next_u64();
+            inner.replace(region, seed, self.expiry(seed, now));
+            Inserted::Accepted
+        })
     }
 
     fn update(&self, ver_id: RegionVerId, update: impl FnOnce(&mut Entry) -> bool) -> bool {
@@ -296,39 +284,65 @@ impl Clone for RegionIndex {
 
 impl Inner {
     fn new() -> Self {
-        Inner { by_start: BTreeMap::new(), by_id: BTreeMap::new(), rng: Rng::new(0) }
+        Inner { by_start: BTreeMap::new(), by_id: BTreeMap::new(), swept: Key::EMPTY, rng: Rng::new(0) }
     }
 
     fn entry(&self, ver_id: RegionVerId) -> Option<&Entry> {
-        let entry = self.by_start.get(self.by_id.get(&ver_id.id)?)?;
-        (entry.region.ver_id == ver_id).then_some(entry)
+        self.entry_of(ver_id.id).filter(|entry| entry.is(ver_id))
     }
 
     fn entry_mut(&mut self, ver_id: RegionVerId) -> Option<&mut Entry> {
-        let entry = self.by_start.get_mut(self.by_id.get(&ver_id.id)?)?;
-        (entry.region.ver_id == ver_id).then_some(entry)
+        self.by_start.get_mut(self.by_id.get(&ver_id.id)?).filter(|entry| entry.is(ver_id))
+    }
+
+    /// The newest life of a region, invalid or not.
+    fn entry_of(&self, id: u64) -> Option<&Entry> {
+        self.by_start.get(self.by_id.get(&id)?)
     }
 
     fn is_stale(&self, region: &Region) -> bool {
-        let new = region.ver_id;
-        let same_id = self.by_id.get(&new.id).and_then(|start| self.by_start.get(start));
-        if same_id.is_some_and(|known| {
-            known.region.ver_id.version > new.version || known.region.ver_id.conf_ver > new.conf_ver
-        }) {
-            return true;
-        }
-        self.starting_within(&region.range).any(|known| known.region.ver_id.version > new.version)
+        self.is_older_than_known(region, |_| true)
     }
 
-    fn remove_overlapped(&mut self, region: &Region) {
-        let overlapped: Vec<_> = self.starting_within(&region.range).map(|entry| entry.region.ver_id).collect();
-        for ver_id in overlapped {
+    fn is_older_than_known(&self, region: &Region, counts: impl Fn(&Entry) -> bool) -> bool {
+        let new = region.ver_id;
+        let same = self.entry_of(new.id).filter(|known| counts(known)).map(|known| known.region.ver_id);
+        if same.is_some_and(|known| known.version > new.version || known.conf_ver > new.conf_ver) {
+            return true;
+        }
+        let mut within = self.starting_within(&region.range).filter(|known| counts(known));
+        within.any(|known| known.region.ver_id.version > new.version)
+    }
+
+    /// Puts a region into the place of everything that begins within its bounds, and of its own earlier life.
+    fn replace(&mut self, mut region: Region, seed: u64, expires: Time) {
+        if let Some(buckets) = self.inherited_buckets(&region) {
+            region.buckets = Some(buckets);
+        }
+        let replaced: Vec<_> = self.starting_within(&region.range).map(|entry| entry.region.ver_id).collect();
+        for ver_id in replaced {
             self.forget(ver_id);
         }
-        // An older life of the same region may begin elsewhere.
-        if let Some(start) = self.by_id.remove(&region.ver_id.id) {
-            self.by_start.remove(&start);
-        }
+        self.forget(region.ver_id);
+        let start = region.range.start.clone();
+        self.by_id.insert(region.ver_id.id, start.clone());
+        let entry = Entry {
+            region: Arc::new(region),
+            state: State::Valid,
+            expires: AtomicU64::new(expires.as_nanos()),
+            kept_alive: true,
+            seed,
+        };
+        self.by_start.insert(start, entry);
+    }
+
+    /// PD does not always tell buckets, and stores never do: those of the region's earlier life, or of the first region it
+    /// takes the place of, are a good guess, unless the new ones are at least as new.
+    fn inherited_buckets(&self, region: &Region) -> Option<Arc<Buckets>> {
+        let before = self.entry_of(region.ver_id.id).or_else(|| self.starting_within(&region.range).next())?;
+        let known = before.region.buckets.as_ref()?;
+        let newer = region.buckets.as_ref().is_none_or(|new| new.version < known.version);
+        newer.then(|| Arc::clone(known))
     }
 
     fn forget(&mut self, ver_id: RegionVerId) {
@@ -342,20 +356,34 @@ impl Inner {
         self.by_start.range::<Key, _>((Bound::Included(&range.start), end)).map(|(_, entry)| entry)
     }
 
-    /// Spreads expiry, so that regions learnt together are not forgotten together.
-    fn jitter(&mut self, jitter: Duration) -> Duration {
-        Duration::from_nanos(self.rng.below(jitter.as_nanos() as u64))
+    fn deep_clone(&self) -> Inner {
+        let by_start = self.by_start.iter().map(|(start, entry)| (start.clone(), entry.deep_clone()));
+        Inner {
+            by_start: by_start.collect(),
+            by_id: self.by_id.clone(),
+            swept: self.swept.clone(),
+            rng: self.rng.clone(),
+        }
+    }
+}
+
+impl Entry {
+    /// Whether this is that life of its region, and still believed in.
+    fn is(&self, ver_id: RegionVerId) -> bool {
+        self.region.ver_id == ver_id && self.state != State::Invalid
     }
 
-    fn deep_clone(&self) -> Inner {
-        let by_start = self.by_start.iter().map(|(start, entry)| {
-            let entry = Entry {
-                region: Arc::clone(&entry.region),
-                expires: AtomicU64::new(entry.expires.load(Ordering::Relaxed)),
-                reload: entry.reload,
-            };
-            (start.clone(), entry)
-        });
-        Inner { by_start: by_start.collect(), by_id: self.by_id.clone(), rng: self.rng.clone() }
+    fn is_usable(&self, now: Time) -> bool {
+        self.state != State::Invalid && self.expires.load(Ordering::Relaxed) > now.as_nanos()
+    }
+
+    fn deep_clone(&self) -> Entry {
+        Entry {
+            region: Arc::clone(&self.region),
+            state: self.state,
+            expires: AtomicU64::new(self.expires.load(Ordering::Relaxed)),
+            kept_alive: self.kept_alive,
+            seed: self.seed,
+        }
     }
 }

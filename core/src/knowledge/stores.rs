@@ -1,5 +1,8 @@
 //! Where stores are and how they fare.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -20,7 +23,7 @@ pub struct Store {
     pub epoch: u64,
     /// Whether it answers.
     pub liveness: Liveness,
-    /// Whether PD should be asked again before the address is trusted.
+    /// Whether PD is to be asked again before the address is trusted.
     pub needs_check: bool,
 }
 
@@ -34,17 +37,28 @@ pub enum Engine {
     TiFlash,
 }
 
-/// Whether a store answers.
+/// Whether a store is worth a try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Liveness {
-    /// The last contact succeeded, or none was tried.
+    /// Nothing speaks against it.
     #[default]
     Reachable,
-    /// The last contact failed.
+    /// It failed, and PD has not confirmed its address since.
     Unreachable,
 }
 
 /// The stores of the cluster, by id.
+///
+/// ```text
+///                    report_failure: epoch + 1
+///   Reachable ───────────────────────────────────► Unreachable, needs_check
+///       ▲                                                  │
+///       └──────────────────────────────────────────────────┘
+///              learn: PD still knows it, here or at another address
+/// ```
+///
+/// There is no probing: whoever loads a region asks PD about its stores that need a check, and then the next request is the
+/// probe. A store that is still dead fails it, and is unreachable again.
 #[derive(Debug, Default)]
 pub struct StoreRegistry(RwLock<BTreeMap<u64, Arc<Store>>>);
 
@@ -55,30 +69,36 @@ impl StoreRegistry {
         self.read(|stores| stores.get(&id).cloned())
     }
 
+    /// The store, unless it has failed since it had `epoch`.
+    #[must_use]
+    pub fn get_at(&self, id: u64, epoch: u64) -> Option<Arc<Store>> {
+        self.get(id).filter(|store| store.epoch == epoch && store.liveness == Liveness::Reachable)
+    }
+
     /// All stores, by id.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Store>> {
         self.read(|stores| stores.values().cloned().collect())
     }
 
-    /// Learns what PD says of a store. A changed address raises the epoch and makes it reachable again.
+    /// Learns what PD says of a store: it has been checked, and is worth a try. A changed address raises the epoch, so that
+    /// late reports about the old address count for nothing.
     pub fn learn(&self, store: &metapb::Store) {
         let labels: Vec<_> = store.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect();
-        let engine = if labels.iter().any(|(key, value)| key == "engine" && value == "tiflash") {
-            Engine::TiFlash
-        } else {
-            Engine::TiKv
+        let is_tiflash = |(key, value): &(String, String)| {
+            key == "engine" && matches!(value.as_str(), "tiflash" | "tiflash_compute")
         };
+        let engine = if labels.iter().any(is_tiflash) { Engine::TiFlash } else { Engine::TiKv };
         self.write(|stores| match stores.get_mut(&store.id) {
             Some(known) => {
                 let known = Arc::make_mut(known);
                 if *known.address != *store.address {
                     known.address = Arc::from(store.address.as_str());
                     known.epoch += 1;
-                    known.liveness = Liveness::Reachable;
                 }
                 known.labels = labels;
                 known.engine = engine;
+                known.liveness = Liveness::Reachable;
                 known.needs_check = false;
             }
             None => {
@@ -113,18 +133,6 @@ impl StoreRegistry {
         })
     }
 
-    /// The store answered: it is reachable.
-    pub fn report_success(&self, id: u64) {
-        let stale = self.read(|stores| stores.get(&id).is_some_and(|store| store.liveness != Liveness::Reachable));
-        if stale {
-            self.write(|stores| {
-                if let Some(store) = stores.get_mut(&id) {
-                    Arc::make_mut(store).liveness = Liveness::Reachable;
-                }
-            });
-        }
-    }
-
     /// The store's identity is in doubt (it said it is another store): asks for a check with PD.
     pub fn request_check(&self, id: u64) {
         self.write(|stores| {
@@ -156,47 +164,5 @@ impl StoreRegistry {
 impl Clone for StoreRegistry {
     fn clone(&self) -> Self {
         StoreRegistry(RwLock::new(self.read(Clone::clone)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store(id: u64, address: &str) -> metapb::Store {
-        metapb::Store { id, address: address.into(), ..Default::default() }
-    }
-
-    #[test]
-    fn the_first_report_of_a_failure_wins() {
-        let stores = StoreRegistry::default();
-        stores.learn(&store(1, "a:1"));
-        assert!(stores.report_failure(1, 0));
-        assert!(!stores.report_failure(1, 0), "a late report of the same epoch");
-        let known = stores.get(1).expect("known");
-        assert_eq!((known.epoch, known.liveness, known.needs_check), (1, Liveness::Unreachable, true));
-        stores.report_success(1);
-        assert_eq!(stores.get(1).expect("known").liveness, Liveness::Reachable);
-    }
-
-    #[test]
-    fn a_new_address_is_a_new_epoch() {
-        let stores = StoreRegistry::default();
-        stores.learn(&store(1, "a:1"));
-        stores.learn(&store(1, "a:1"));
-        assert_eq!(stores.get(1).expect("known").epoch, 0);
-        stores.learn(&store(1, "b:1"));
-        let known = stores.get(1).expect("known");
-        assert_eq!((&*known.address, known.epoch), ("b:1", 1));
-        stores.forget(1);
-        assert_eq!(stores.get(1), None);
-    }
-
-    #[test]
-    fn the_engine_label_tells_tiflash() {
-        let stores = StoreRegistry::default();
-        let label = metapb::StoreLabel { key: "engine".into(), value: "tiflash".into() };
-        stores.learn(&metapb::Store { labels: vec![label], ..store(2, "f:1") });
-        assert_eq!(stores.get(2).expect("known").engine, Engine::TiFlash);
     }
 }

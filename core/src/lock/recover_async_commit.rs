@@ -31,6 +31,7 @@ use crate::knowledge::regions::Region;
 use crate::knowledge::txn_status::FinalStatus;
 use crate::machine::{Context, Event, Machine, Token};
 use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd, Sharded};
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// Keys in one request.
@@ -204,6 +205,10 @@ impl Shard for Shares {
 
     fn batch_limit(&self) -> usize {
         MAX_KEYS
+    }
+
+    fn deadline(&self) -> Time {
+        self.options.deadline
     }
 }
 

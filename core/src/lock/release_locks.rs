@@ -24,6 +24,7 @@ use crate::knowledge::regions::Region;
 use crate::knowledge::txn_status::FinalStatus;
 use crate::machine::{Context, Event, Machine, Observation, Token};
 use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd, Sharded};
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// Keys in one request.
@@ -192,6 +193,10 @@ impl Shard for Shares {
             Scope::Keys => MAX_KEYS,
             Scope::Regions => usize::MAX,
         }
+    }
+
+    fn deadline(&self) -> Time {
+        self.options.deadline
     }
 }
 

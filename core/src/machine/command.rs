@@ -69,6 +69,8 @@ pub struct Call {
 pub enum SleepReason {
     /// Back-off of the given kind between attempts.
     Backoff(BackoffKind),
+    /// Not for the sleep's sake: at this time the operation must be over.
+    Deadline,
     /// Waiting for a lock that is still alive.
     LockAlive,
     /// The next beat of a transaction's heartbeat.

@@ -21,6 +21,7 @@ use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, Machine, Token};
 use crate::request::StoreRequest;
 use crate::route::{self, Keyed, RegionCall, Shard, ShardCall, ShardReply, Sharded};
+use crate::time::Time;
 
 /// Writes pairs; not atomic across regions. client-go: `rawkv.Client.BatchPut`, `BatchPutWithTTL`.
 pub type BatchPut = Batch<kvrpcpb::RawBatchPutRequest>;
@@ -146,6 +147,10 @@ impl<R: BatchRequest> Shard for BatchShard<R> {
 
     fn batch_limit(&self) -> usize {
         self.limit
+    }
+
+    fn deadline(&self) -> Time {
+        self.options.call.deadline
     }
 }
 

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::locate::{Locate, Located, Place};
+use super::locate::{Locate, Located, Place, not_of_place};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, Machine, Token};
+use crate::time::Time;
 
 /// Something that belongs to the region of a key: a key itself, a pair, a mutation.
 pub trait Keyed {
@@ -51,6 +52,7 @@ pub struct Grouping<I> {
     items: Vec<I>,
     groups: Vec<Group<I>>,
     backoff: Backoff,
+    deadline: Time,
     locating: Option<Locate>,
 }
 
@@ -61,13 +63,20 @@ impl<I: Keyed> Grouping<I> {
         // Stable, and descending: items of equal keys keep their order when taken from the end.
         items.reverse();
         items.sort_by(|a, b| b.key().cmp(a.key()));
-        Grouping { items, groups: Vec::new(), backoff, locating: None }
+        Grouping { items, groups: Vec::new(), backoff, deadline: Time::MAX, locating: None }
+    }
+
+    /// Gives up at `deadline`.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Time) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
         while let Some(next) = self.items.last() {
-            let backoff = std::mem::replace(&mut self.backoff, Backoff::none());
-            let mut locate = Locate::new(Place::Of(next.key().clone()), backoff);
+            let locate = Locate::new(Place::Of(next.key().clone()), self.backoff.take());
+            let mut locate = locate.with_deadline(self.deadline);
             match locate.start(cx) {
                 Poll::Ready(located) => {
                     if let Err(error) = self.take_group(located) {
@@ -91,15 +100,14 @@ impl<I: Keyed> Grouping<I> {
         let mut items = self.items.split_off(behind.map_or(0, |index| index + 1));
         items.reverse();
         if items.is_empty() {
-            // The region does not hold the key that it was located by: only a broken PD says such a thing.
-            return Err(Error::InvalidArgument(Arc::from("PD located a key in a region that does not hold it")));
+            return Err(not_of_place(&region));
         }
         self.groups.push(Group { region, items });
         Ok(())
     }
 
     fn done(&mut self, result: Result<Vec<Group<I>>, Error>) -> Poll<Grouped<I>> {
-        Poll::Ready(Grouped { result, backoff: std::mem::replace(&mut self.backoff, Backoff::none()) })
+        Poll::Ready(Grouped { result, backoff: self.backoff.take() })
     }
 }
 

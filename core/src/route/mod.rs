@@ -19,6 +19,7 @@ mod shard_call;
 mod sharded;
 #[cfg(test)]
 mod tests;
+mod usable_region;
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub use locate::{Locate, Located, Place};
 pub use range_walk::{Direction, RangeVisit, RangeWalk};
 pub use region_call::{CallEnd, CallError, RegionCall};
 pub use region_error::RegionErrorKind;
-pub use selector::{Choice, Selector};
+pub use selector::{Choice, LeaderHint, Next, Selector};
 pub use shard_call::{ShardCall, ShardReply};
 pub use sharded::{Shard, ShardEnd, Sharded};
 
@@ -62,6 +63,13 @@ impl CallOptions {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same, but the operation as a whole must be over at `deadline`.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Time) -> Self {
+        self.deadline = deadline;
         self
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::CallOptions;
-use super::locate::{Locate, Located, Place};
+use super::locate::{Locate, Located, Place, not_of_place};
 use super::region_call::{CallEnd, CallError, RegionCall};
 use crate::backoff::Backoff;
 use crate::error::Error;
@@ -71,6 +71,8 @@ pub struct RangeWalk<V: RangeVisit> {
     /// The budget of each region's call; restarted for every region.
     budget: Backoff,
     backoff: Backoff,
+    /// Whether what comes next was in a request before.
+    is_retry: bool,
     phase: Phase<V::Request>,
 }
 
@@ -85,7 +87,7 @@ impl<V: RangeVisit> RangeWalk<V> {
     /// A walk over `range` with `budget` for each region.
     pub fn new(visit: V, range: KeyRange, direction: Direction, options: CallOptions, budget: Backoff) -> Self {
         let backoff = budget.clone();
-        RangeWalk { visit, rest: range, direction, options, budget, backoff, phase: Phase::Idle }
+        RangeWalk { visit, rest: range, direction, options, budget, backoff, is_retry: false, phase: Phase::Idle }
     }
 
     fn next_region(&mut self, cx: &mut Context<'_>) -> Poll<Result<V::Output, Error>> {
@@ -94,7 +96,8 @@ impl<V: RangeVisit> RangeWalk<V> {
                 Direction::Forward => Place::Of(self.rest.start.clone()),
                 Direction::Reverse => Place::Before(self.rest.end.clone()),
             };
-            let mut locate = Locate::new(place, std::mem::replace(&mut self.backoff, Backoff::none()));
+            let locate = Locate::new(place, self.backoff.take());
+            let mut locate = locate.with_deadline(self.options.deadline);
             let Poll::Ready(located) = locate.start(cx) else {
                 self.phase = Phase::Locating(locate);
                 return Poll::Pending;
@@ -117,12 +120,10 @@ impl<V: RangeVisit> RangeWalk<V> {
         located: Located,
     ) -> Result<Option<CallEnd<<V::Request as StoreRequest>::Response>>, Error> {
         let region = located.result?;
-        let part = self
-            .rest
-            .intersection(&region.range)
-            .ok_or_else(|| Error::InvalidArgument(Arc::from("PD located a key in a region that does not hold it")))?;
+        let part = self.rest.intersection(&region.range).ok_or_else(|| not_of_place(&region))?;
         let request = self.visit.request(&part);
-        let mut call = RegionCall::to_region(region, request, self.options.clone(), located.backoff);
+        let call = RegionCall::to_region(region, request, self.options.clone(), located.backoff);
+        let mut call = call.as_retry(self.is_retry);
         match call.start(cx) {
             Poll::Ready(end) => {
                 self.phase = Phase::Calling { call: Box::new(call), part };
@@ -143,6 +144,7 @@ impl<V: RangeVisit> RangeWalk<V> {
         let Phase::Calling { part, .. } = std::mem::replace(&mut self.phase, Phase::Idle) else { return None };
         if let Err(CallError::Relocate(_)) = end.result {
             self.backoff = end.backoff;
+            self.is_retry |= end.attempts > 0;
             return None;
         }
         let address = end.address.clone().unwrap_or_else(|| Arc::from(""));
@@ -156,6 +158,7 @@ impl<V: RangeVisit> RangeWalk<V> {
             return Some(Ok(self.visit.finish()));
         }
         self.backoff = self.budget.clone();
+        self.is_retry = false;
         None
     }
 

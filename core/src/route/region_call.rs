@@ -16,25 +16,30 @@
 //! What must not get lost on the way: whether any attempt may have been executed although no answer came
 //! ([`CallEnd::maybe_executed`]), and that a later attempt is a repetition (`is_retry_request` in its context).
 //!
+//! What a fault of the network means is told in `faults.rs`, what a region error means in `region_errors.rs`.
+//!
 //! client-go: `RegionRequestSender.SendReqCtx`, `sendReqState`.
+
+mod faults;
+mod region_errors;
 
 use std::sync::Arc;
 use std::task::Poll;
-
-use tikv_proto::{errorpb, metapb};
+use std::time::Duration;
 
 use super::CallOptions;
-use super::locate::{Locate, Located, Place, usable_region};
-use super::region_error::RegionErrorKind;
-use super::selector::{Choice, Selector};
+use super::locate::{Locate, Located, Place};
+use super::selector::{Choice, Next, Selector};
 use crate::backoff::{Backoff, BackoffKind};
-use crate::error::{CallFailure, Error, Fault, FaultKind};
+use crate::error::{CallFailure, Error, Execution, Fault, FaultKind};
 use crate::key::Key;
-use crate::knowledge::regions::{Buckets, Region};
-use crate::knowledge::stores::Liveness;
-use crate::machine::{Context, Event, Machine, Observation, SleepReason, Token};
-use crate::request::pd::PdRegion;
-use crate::request::{Access, RequestContext, Response, Shared, StoreRequest, StoreResponse};
+use crate::knowledge::regions::Region;
+use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::request::{Access, RequestContext, RequestKind, Response, Shared, StoreRequest, StoreResponse};
+
+/// A read with a smaller time limit than this asks other replicas when the limit has passed, without a pause. client-go:
+/// `client.ReadTimeoutShort`.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The end of a [`RegionCall`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +63,8 @@ pub struct CallEnd<T> {
 pub enum CallError {
     /// The region has changed: its keys have to be located anew. Any back-off has been done. Only of calls to a region.
     Relocate(CallFailure),
-    /// TiKV does not know whether it applied the write. Whether that can be repeated is for the caller to say.
+    /// The write may or may not have been applied, and it is for the caller to say whether it can be repeated: TiKV does not
+    /// know, or the call was to be made [at most once](RegionCall::at_most_once).
     Undetermined(CallFailure),
     /// Nothing more can be tried.
     Failed(Error),
@@ -79,6 +85,9 @@ pub struct RegionCall<R> {
     repeatable: bool,
     attempts: u32,
     maybe_executed: bool,
+    epoch_mismatches: u32,
+    /// Whether a replica had not yet the data of a stale read: then the leader is asked for an ordinary one.
+    stale_read_failed: bool,
     last: CallFailure,
     region: Option<Arc<Region>>,
     address: Option<Arc<str>>,
@@ -96,7 +105,7 @@ enum Phase {
     Idle,
     Locating(Locate),
     Calling { token: Token, selector: Selector, choice: Choice },
-    BackingOff(AfterSleep),
+    BackingOff { timer: Token, then: AfterSleep },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +113,9 @@ enum AfterSleep {
     SelectAgain(Selector),
     Relocate,
 }
+
+/// The end of a step.
+type Step<R> = Poll<CallEnd<<R as StoreRequest>::Response>>;
 
 impl<R: StoreRequest> RegionCall<R> {
     /// A call to whichever region holds `key`.
@@ -137,6 +149,7 @@ impl<R: StoreRequest> RegionCall<R> {
     }
 
     /// For a write that may be executed any number of times: if TiKV does not know whether it applied it, it is sent again.
+    /// Reads always are.
     #[must_use]
     pub fn repeatable(mut self) -> Self {
         self.repeatable = true;
@@ -151,9 +164,11 @@ impl<R: StoreRequest> RegionCall<R> {
             backoff,
             is_retry: false,
             at_most_once: false,
-            repeatable: false,
+            repeatable: R::KIND.facts().access == Access::Read,
             attempts: 0,
             maybe_executed: false,
+            epoch_mismatches: 0,
+            stale_read_failed: false,
             last: CallFailure::NotAttempted,
             region: None,
             address: None,
@@ -161,18 +176,15 @@ impl<R: StoreRequest> RegionCall<R> {
         }
     }
 
-    fn is_read() -> bool {
-        R::KIND.facts().access == Access::Read
-    }
-
-    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<CallEnd<R::Response>> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Step<R> {
         match &self.target {
             Target::Region(region) => {
                 let selector = Selector::new(Arc::clone(region));
                 self.send(cx, selector)
             }
             Target::Key(key) => {
-                let mut locate = Locate::new(Place::Of(key.clone()), self.take_backoff());
+                let locate = Locate::new(Place::Of(key.clone()), self.backoff.take());
+                let mut locate = locate.with_deadline(self.options.deadline);
                 match locate.start(cx) {
                     Poll::Ready(located) => self.on_located(cx, located),
                     Poll::Pending => {
@@ -184,28 +196,34 @@ impl<R: StoreRequest> RegionCall<R> {
         }
     }
 
-    fn on_located(&mut self, cx: &mut Context<'_>, located: Located) -> Poll<CallEnd<R::Response>> {
+    fn on_located(&mut self, cx: &mut Context<'_>, located: Located) -> Step<R> {
         self.backoff = located.backoff;
         match located.result {
             Ok(region) => self.send(cx, Selector::new(region)),
+            Err(Error::DeadlineExceeded { last, .. }) => {
+                if self.attempts == 0 {
+                    self.last = last;
+                }
+                self.deadline_exceeded()
+            }
             Err(error) => self.fail(error),
         }
     }
 
     /// Sends to the next replica, if there is one.
-    fn send(&mut self, cx: &mut Context<'_>, mut selector: Selector) -> Poll<CallEnd<R::Response>> {
-        self.region = Some(Arc::clone(selector.region()));
+    fn send(&mut self, cx: &mut Context<'_>, mut selector: Selector) -> Step<R> {
         if cx.now() >= self.options.deadline {
-            return self.fail(self.deadline_exceeded());
+            return self.deadline_exceeded();
         }
-        let Some(choice) = selector.next(cx.now(), cx.knowledge(), Self::is_read()) else {
-            return self.no_replica(cx, &selector);
+        let choice = match selector.next(cx.now(), cx.knowledge(), may_read_replica(R::KIND)) {
+            Next::Send(choice) => choice,
+            Next::BackOff(kind) => return self.back_off(cx, kind, AfterSleep::SelectAgain(selector)),
+            Next::Exhausted(kind) => return self.no_replica(cx, &selector, kind),
         };
-        let region = selector.region();
-        let mut context = request_context(&self.options, region, &choice);
-        context.is_retry_request = self.is_retry || self.attempts > 0;
         let timeout = self.options.timeout.min(self.options.deadline.saturating_since(cx.now()));
+        let context = self.request_context(selector.region(), &choice, timeout);
         let address = Arc::clone(&choice.store.address);
+        self.region = Some(Arc::clone(selector.region()));
         self.address = Some(Arc::clone(&address));
         let token = cx.call(choice.store.id, address, context, R::wrap(self.request.clone()), timeout);
         self.attempts += 1;
@@ -213,14 +231,29 @@ impl<R: StoreRequest> RegionCall<R> {
         Poll::Pending
     }
 
-    fn no_replica(&mut self, cx: &mut Context<'_>, selector: &Selector) -> Poll<CallEnd<R::Response>> {
+    fn request_context(&self, region: &Region, choice: &Choice, timeout: Duration) -> RequestContext {
+        let mut context = (*self.options.context).clone();
+        context.region_id = region.ver_id.id;
+        context.region_epoch = Some(region.ver_id.epoch());
+        context.peer = region.replicas.get(choice.replica).map(|replica| replica.peer);
+        context.replica_read |= choice.replica_read;
+        context.stale_read &= !choice.replica_read && !self.stale_read_failed;
+        context.is_retry_request |= self.is_retry || self.attempts > 0;
+        // So that TiKV does not work on what nobody waits for.
+        if context.max_execution_duration_ms == 0 {
+            context.max_execution_duration_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+        }
+        context
+    }
+
+    fn no_replica(&mut self, cx: &mut Context<'_>, selector: &Selector, kind: BackoffKind) -> Step<R> {
         if !selector.any_timed_out() {
             cx.knowledge().regions.invalidate(selector.ver_id());
         }
         if self.last == CallFailure::NotAttempted {
             self.last = CallFailure::NoReplica { region_id: selector.ver_id().id };
         }
-        self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate)
+        self.back_off(cx, kind, AfterSleep::Relocate)
     }
 
     fn on_reply(
@@ -229,203 +262,46 @@ impl<R: StoreRequest> RegionCall<R> {
         mut selector: Selector,
         choice: &Choice,
         reply: Result<Response, Fault>,
-    ) -> Poll<CallEnd<R::Response>> {
-        selector.attempt_ended(cx.now());
+    ) -> Step<R> {
         let response = match reply {
             Ok(response) => response,
-            Err(fault) => return self.on_fault(cx, selector, choice, fault),
+            Err(fault) => {
+                selector.attempt_failed(cx.now());
+                return self.on_fault(cx, selector, choice, fault);
+            }
         };
-        if choice.store.liveness != Liveness::Reachable {
-            cx.knowledge().stores.report_success(choice.store.id);
-        }
         let mut response = match R::unwrap_response(response) {
             Ok(response) => response,
             Err(other) => return self.wrong_response(choice, &other),
         };
         if let Some(error) = response.take_region_error() {
+            selector.attempt_failed(cx.now());
             return self.on_region_error(cx, selector, choice, &error);
         }
-        if choice.replica != selector.region().leader && !choice.replica_read {
-            cx.knowledge().regions.switch_leader(selector.ver_id(), choice.store.id);
-        }
+        self.learn_leader(cx, selector.region(), choice);
         self.done(Ok(response))
     }
 
-    fn on_fault(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut selector: Selector,
-        choice: &Choice,
-        fault: Fault,
-    ) -> Poll<CallEnd<R::Response>> {
-        self.maybe_executed |= fault.may_be_executed();
-        self.last = CallFailure::Fault(fault.clone());
-        match fault.kind {
-            FaultKind::Closed => return self.fail(Error::Closed),
-            FaultKind::Status(code) if is_final_status(code) => return self.fail(self.refused(choice, &fault.detail)),
-            FaultKind::Timeout => selector.on_timeout(choice.replica),
-            FaultKind::Unreachable | FaultKind::Disconnected | FaultKind::Protocol | FaultKind::Status(_) => {
-                cx.knowledge().stores.report_failure(choice.store.id, choice.store.epoch);
-            }
-            FaultKind::Overloaded => {}
+    /// Only the leader serves what is not expressly a read from any replica.
+    fn learn_leader(&self, cx: &Context<'_>, region: &Region, choice: &Choice) {
+        let any_may_serve = choice.replica_read || self.options.context.replica_read || self.options.context.stale_read;
+        if any_may_serve || choice.replica == region.leader {
+            return;
         }
-        cx.observe(Observation::CallFailed { store_id: choice.store.id, fault });
-        if self.at_most_once && self.maybe_executed {
-            return self.done(Err(CallError::Undetermined(self.last.clone())));
+        if let Some(replica) = region.replicas.get(choice.replica) {
+            cx.knowledge().regions.switch_leader(region.ver_id, &replica.peer);
         }
+    }
+
+    fn back_off(&mut self, cx: &mut Context<'_>, kind: BackoffKind, then: AfterSleep) -> Step<R> {
         if cx.now() >= self.options.deadline {
-            return self.fail(self.deadline_exceeded());
+            return self.deadline_exceeded();
         }
-        self.back_off(cx, BackoffKind::TikvRpc, AfterSleep::SelectAgain(selector))
-    }
-
-    /// The table of region errors: what each teaches, and what comes next.
-    fn on_region_error(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut selector: Selector,
-        choice: &Choice,
-        error: &errorpb::Error,
-    ) -> Poll<CallEnd<R::Response>> {
-        use RegionErrorKind as Kind;
-        let kind = Kind::of(error);
-        let ver_id = selector.ver_id();
-        self.last =
-            CallFailure::Region { name: kind.name(), region_id: ver_id.id, address: Arc::clone(&choice.store.address) };
-        cx.observe(Observation::RegionError { name: kind.name(), region_id: ver_id.id, store_id: choice.store.id });
-        let regions = &cx.knowledge().regions;
-        match kind {
-            Kind::UndeterminedResult => {
-                self.maybe_executed = true;
-                if self.repeatable {
-                    return self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::SelectAgain(selector));
-                }
-                self.done(Err(CallError::Undetermined(self.last.clone())))
-            }
-            Kind::NotLeader { leader: Some(leader) } => {
-                selector.on_not_leader(choice.replica, Some(leader.store_id));
-                if !regions.switch_leader(ver_id, leader.store_id) {
-                    regions.invalidate(ver_id);
-                    return self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate);
-                }
-                self.bounded_resend(cx, selector)
-            }
-            Kind::NotLeader { leader: None } => {
-                selector.on_not_leader(choice.replica, None);
-                self.back_off(cx, BackoffKind::RegionScheduling, AfterSleep::SelectAgain(selector))
-            }
-            Kind::RegionNotFound => {
-                regions.invalidate(ver_id);
-                // A follower may have lost its peer while the leader still answers.
-                if selector.leader_untried(cx.knowledge()) {
-                    return self.bounded_resend(cx, selector);
-                }
-                self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate)
-            }
-            Kind::EpochNotMatch { current } => self.on_epoch_not_match(cx, selector, choice, current),
-            Kind::BucketVersionNotMatch { version, keys } => {
-                let codec = cx.knowledge().codec();
-                let keys: Result<Vec<_>, _> = keys.iter().map(|key| codec.decode_region_key(key)).collect();
-                if let Ok(keys) = keys {
-                    regions.learn_buckets(ver_id, Buckets { version, keys });
-                }
-                self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate)
-            }
-            Kind::KeyNotInRegion | Kind::MismatchPeerId => {
-                regions.invalidate(ver_id);
-                self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate)
-            }
-            Kind::StoreNotMatch => {
-                cx.knowledge().stores.request_check(choice.store.id);
-                regions.invalidate(ver_id);
-                self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate)
-            }
-            Kind::RecoveryInProgress => {
-                regions.invalidate(ver_id);
-                self.back_off(cx, BackoffKind::RegionRecoveryInProgress, AfterSleep::Relocate)
-            }
-            Kind::IsWitness => {
-                regions.invalidate(ver_id);
-                self.back_off(cx, BackoffKind::IsWitness, AfterSleep::Relocate)
-            }
-            Kind::FlashbackInProgress
-            | Kind::FlashbackNotPrepared
-            | Kind::RaftEntryTooLarge
-            | Kind::InvalidMaxTsUpdate => {
-                let message = if error.message.is_empty() { kind.name() } else { &error.message };
-                self.fail(self.refused(choice, message))
-            }
-            Kind::DeadlineExceeded => {
-                selector.on_timeout(choice.replica);
-                self.back_off(cx, BackoffKind::TikvServerBusy, AfterSleep::SelectAgain(selector))
-            }
-            Kind::ServerIsBusy { .. } => {
-                self.back_off(cx, BackoffKind::TikvServerBusy, AfterSleep::SelectAgain(selector))
-            }
-            Kind::DiskFull => self.back_off(cx, BackoffKind::TikvDiskFull, AfterSleep::SelectAgain(selector)),
-            Kind::MaxTimestampNotSynced => {
-                self.back_off(cx, BackoffKind::MaxTsNotSynced, AfterSleep::SelectAgain(selector))
-            }
-            Kind::RegionNotInitialized => {
-                self.back_off(cx, BackoffKind::RegionNotInitialized, AfterSleep::SelectAgain(selector))
-            }
-            Kind::ReadIndexNotReady | Kind::ProposalInMergingMode | Kind::DataIsNotReady => {
-                self.back_off(cx, BackoffKind::RegionScheduling, AfterSleep::SelectAgain(selector))
-            }
-            // client-go repeats the last two at once, up to ten times; a short back-off keeps that from being a hammer.
-            Kind::StaleCommand | Kind::Other => {
-                self.back_off(cx, BackoffKind::StaleCommand, AfterSleep::SelectAgain(selector))
-            }
-        }
-    }
-
-    /// The store has other regions in this one's place.
-    fn on_epoch_not_match(
-        &mut self,
-        cx: &mut Context<'_>,
-        selector: Selector,
-        choice: &Choice,
-        current: Vec<metapb::Region>,
-    ) -> Poll<CallEnd<R::Response>> {
-        let ver_id = selector.ver_id();
-        let ours = current.iter().find(|region| region.id == ver_id.id).and_then(|region| region.region_epoch);
-        let behind = ours.is_some_and(|epoch| epoch.conf_ver < ver_id.conf_ver || epoch.version < ver_id.version);
-        if behind {
-            // The store has not yet applied the split or change that PD told us of: it will.
-            return self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::SelectAgain(selector));
-        }
-        cx.knowledge().regions.invalidate(ver_id);
-        if current.is_empty() {
-            return self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate);
-        }
-        for region in current {
-            let leader = region.peers.iter().find(|peer| peer.store_id == choice.store.id).copied();
-            let all_stores_known = region.peers.iter().all(|peer| cx.knowledge().stores.get(peer.store_id).is_some());
-            let described = PdRegion { region, leader, ..PdRegion::default() };
-            // A region that cannot be used as described is simply asked for when it is needed.
-            if let (true, Ok(Some(region))) = (all_stores_known, usable_region(cx, &described)) {
-                cx.knowledge().regions.insert(cx.now(), region);
-            }
-        }
-        self.relocate(cx)
-    }
-
-    /// Tries again at once: something was learnt that makes the next attempt another one. Bounded by the selector, which
-    /// gives each replica a limited number of attempts, and by the budget once attempts are many.
-    fn bounded_resend(&mut self, cx: &mut Context<'_>, selector: Selector) -> Poll<CallEnd<R::Response>> {
-        const RESENDS_WITHOUT_BACKOFF: u32 = 8;
-        if self.attempts % RESENDS_WITHOUT_BACKOFF == 0 {
-            return self.back_off(cx, BackoffKind::RegionScheduling, AfterSleep::SelectAgain(selector));
-        }
-        self.send(cx, selector)
-    }
-
-    fn back_off(&mut self, cx: &mut Context<'_>, kind: BackoffKind, then: AfterSleep) -> Poll<CallEnd<R::Response>> {
         match self.backoff.next(kind, cx.rng()) {
             Ok(sleep) => {
                 let until_deadline = self.options.deadline.saturating_since(cx.now());
-                cx.sleep(sleep.min(until_deadline), SleepReason::Backoff(kind));
-                self.phase = Phase::BackingOff(then);
+                let timer = cx.sleep(sleep.min(until_deadline), SleepReason::Backoff(kind));
+                self.phase = Phase::BackingOff { timer, then };
                 Poll::Pending
             }
             Err(_) => self.fail(Error::RetriesExhausted {
@@ -437,78 +313,86 @@ impl<R: StoreRequest> RegionCall<R> {
         }
     }
 
-    fn after_sleep(&mut self, cx: &mut Context<'_>, then: AfterSleep) -> Poll<CallEnd<R::Response>> {
+    fn after_sleep(&mut self, cx: &mut Context<'_>, then: AfterSleep) -> Step<R> {
         if cx.now() >= self.options.deadline {
-            return self.fail(self.deadline_exceeded());
+            return self.deadline_exceeded();
         }
         match then {
-            AfterSleep::SelectAgain(selector) => self.send(cx, selector),
-            AfterSleep::Relocate => self.relocate(cx),
+            // Others may have learnt in the meantime that the region is no more.
+            AfterSleep::SelectAgain(selector) if cx.knowledge().regions.get(selector.ver_id()).is_some() => {
+                self.send(cx, selector)
+            }
+            AfterSleep::SelectAgain(_) | AfterSleep::Relocate => self.relocate(cx),
         }
     }
 
-    fn relocate(&mut self, cx: &mut Context<'_>) -> Poll<CallEnd<R::Response>> {
+    fn relocate(&mut self, cx: &mut Context<'_>) -> Step<R> {
         match &self.target {
             Target::Key(_) => self.begin(cx),
             Target::Region(_) => self.done(Err(CallError::Relocate(self.last.clone()))),
         }
     }
 
-    fn wrong_response(&mut self, choice: &Choice, actual: &Response) -> Poll<CallEnd<R::Response>> {
+    fn wrong_response(&mut self, choice: &Choice, actual: &Response) -> Step<R> {
+        let address = Arc::clone(&choice.store.address);
+        let (operation, actual) = (R::KIND.facts().name, actual.kind().facts().name);
         self.maybe_executed = true;
-        self.fail(Error::WrongResponse {
-            operation: R::KIND.facts().name,
-            address: Arc::clone(&choice.store.address),
-            actual: actual.kind().facts().name,
-        })
+        let fault = Fault::new(FaultKind::Protocol, Execution::MaybeExecuted, Arc::clone(&address));
+        self.last = CallFailure::Fault(fault.with_detail(format!("{operation} was answered with {actual}")));
+        self.fail(Error::WrongResponse { operation, address, actual })
     }
 
-    fn refused(&self, choice: &Choice, message: &str) -> Error {
-        Error::Refused {
+    fn refused(&mut self, choice: &Choice, message: &str) -> Step<R> {
+        self.fail(Error::Refused {
             operation: R::KIND.facts().name,
             address: Arc::clone(&choice.store.address),
             message: Arc::from(message),
+        })
+    }
+
+    fn deadline_exceeded(&mut self) -> Step<R> {
+        let (operation, attempts, last) = (R::KIND.facts().name, self.attempts, self.last.clone());
+        self.fail(Error::DeadlineExceeded { operation, attempts, last })
+    }
+
+    /// Nothing, not even that the client is closing, masks that the one attempt allowed may have been executed.
+    fn fail(&mut self, error: Error) -> Step<R> {
+        if self.at_most_once && self.maybe_executed {
+            return self.undetermined();
         }
-    }
-
-    fn deadline_exceeded(&self) -> Error {
-        Error::DeadlineExceeded { operation: R::KIND.facts().name, attempts: self.attempts, last: self.last.clone() }
-    }
-
-    fn fail(&mut self, error: Error) -> Poll<CallEnd<R::Response>> {
         self.done(Err(CallError::Failed(error)))
     }
 
-    fn done(&mut self, result: Result<R::Response, CallError>) -> Poll<CallEnd<R::Response>> {
+    fn undetermined(&mut self) -> Step<R> {
+        self.done(Err(CallError::Undetermined(self.last.clone())))
+    }
+
+    fn done(&mut self, result: Result<R::Response, CallError>) -> Step<R> {
         self.phase = Phase::Idle;
         Poll::Ready(CallEnd {
             result,
             region: self.region.take(),
             address: self.address.take(),
-            backoff: self.take_backoff(),
+            backoff: self.backoff.take(),
             attempts: self.attempts,
             maybe_executed: self.maybe_executed,
         })
-    }
-
-    fn take_backoff(&mut self) -> Backoff {
-        std::mem::replace(&mut self.backoff, Backoff::none())
     }
 }
 
 impl<R: StoreRequest> Machine for RegionCall<R> {
     type Output = CallEnd<R::Response>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn start(&mut self, cx: &mut Context<'_>) -> Step<R> {
         self.begin(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Step<R> {
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (Phase::Calling { token: called, selector, choice }, Event::Reply(reply)) if called == token => {
                 self.on_reply(cx, selector, &choice, reply)
             }
-            (Phase::BackingOff(then), Event::Woken) => self.after_sleep(cx, then),
+            (Phase::BackingOff { timer, then }, Event::Woken) if timer == token => self.after_sleep(cx, then),
             (Phase::Locating(mut locate), event) => match locate.handle(cx, token, event) {
                 Poll::Ready(located) => self.on_located(cx, located),
                 Poll::Pending => {
@@ -543,16 +427,15 @@ impl<T> CallEnd<T> {
     }
 }
 
-fn request_context(options: &CallOptions, region: &Region, choice: &Choice) -> RequestContext {
-    let mut context = (*options.context).clone();
-    context.region_id = region.ver_id.id;
-    context.region_epoch = Some(region.ver_id.epoch());
-    context.peer = Some(region.replicas[choice.replica].peer);
-    context.replica_read |= choice.replica_read;
-    context
-}
-
-/// gRPC statuses that say that asking again is of no use: not implemented, not permitted, not authenticated.
-fn is_final_status(code: u32) -> bool {
-    matches!(code, 7 | 12 | 16)
+/// Whether a follower can serve the request. Not all that reads: locks in memory, for one, are the leader's alone.
+fn may_read_replica(kind: RequestKind) -> bool {
+    matches!(
+        kind,
+        RequestKind::Get
+            | RequestKind::BatchGet
+            | RequestKind::Scan
+            | RequestKind::Coprocessor
+            | RequestKind::CoprocessorStream
+            | RequestKind::BatchCoprocessor
+    )
 }

@@ -16,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, FanOut, Machine, Token};
+use crate::time::Time;
 
 /// How the items of an operation are put into children.
 pub trait Shard {
@@ -41,6 +42,11 @@ pub trait Shard {
 
     /// The weight at which a batch is closed.
     fn batch_limit(&self) -> usize;
+
+    /// When locating items must be over.
+    fn deadline(&self) -> Time {
+        Time::MAX
+    }
 }
 
 /// How a child of [`Sharded`] ends.
@@ -98,7 +104,8 @@ impl<S: Shard> Sharded<S> {
     /// Adds items to be located. [`Sharded::run`] starts them.
     pub fn add(&mut self, items: Vec<S::Item>, backoff: Backoff, is_retry: bool) {
         if !items.is_empty() {
-            self.tasks.add(Task::Grouping { grouping: Grouping::new(items, backoff), is_retry });
+            let grouping = Grouping::new(items, backoff).with_deadline(self.shard.deadline());
+            self.tasks.add(Task::Grouping { grouping, is_retry });
         }
     }
 
@@ -164,7 +171,7 @@ impl<S: Shard> Sharded<S> {
         let mut batches = Vec::new();
         let (mut batch, mut weight) = (Vec::new(), 0);
         for item in items {
-            weight += self.shard.weight(&item);
+            weight = self.shard.weight(&item).saturating_add(weight);
             batch.push(item);
             if weight >= self.shard.batch_limit() {
                 batches.push(std::mem::take(&mut batch));
