@@ -1,9 +1,9 @@
 //! Requests and responses as bytes.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use tikv_proto::{kvrpcpb, tikvpb};
+use prost::encoding::{DecodeContext, WireType, decode_key, encode_key, encode_varint, encoded_len_varint, key_len};
+use tikv_proto::kvrpcpb;
 
 use super::{Method, Request, RequestKind, Response};
 
@@ -17,33 +17,79 @@ impl Request {
     /// Length in bytes of the request with `context`.
     #[must_use]
     pub fn encoded_len_with_context(&self, context: &kvrpcpb::Context) -> usize {
-        let context_len = if self.kind().takes_context() { context_field_len(context) } else { 0 };
-        context_len + self.message_len()
+        BodyLen::of(self, context).total()
     }
 
     /// Appends the request with `context` to `buffer`, as the body of a unary call.
     ///
     /// The message itself is not touched: the context is written in front of it, where the field belongs.
     pub fn encode_with_context(&self, context: &kvrpcpb::Context, buffer: &mut BytesMut) {
-        if self.kind().takes_context() {
-            encode_len_delimited_head(CONTEXT_FIELD, context.encoded_len(), buffer);
-            context.encode_raw(buffer);
-        }
-        self.encode_message(buffer);
+        let body = BodyLen::of(self, context);
+        append(buffer, body.total(), |space| self.write_body(context, body, space));
     }
 
     /// Appends the request with `context` to `buffer` as one entry of a `BatchCommandsRequest` (the `requests` field with
     /// its key). Entries may be concatenated. Returns false, and appends nothing, if the command cannot be batched.
     pub fn encode_batch_entry(&self, context: &kvrpcpb::Context, buffer: &mut BytesMut) -> bool {
         let Some(slot) = self.kind().batch_slot() else { return false };
-        let body = self.encoded_len_with_context(context);
-        let entry = key_len(slot) + encoded_len_varint(body as u64) + body;
-        buffer.reserve(key_len(BATCH_REQUESTS_FIELD) + encoded_len_varint(entry as u64) + entry);
-        encode_len_delimited_head(BATCH_REQUESTS_FIELD, entry, buffer);
-        encode_len_delimited_head(slot, body, buffer);
-        self.encode_with_context(context, buffer);
+        let body = BodyLen::of(self, context);
+        let entry = field_len(slot, body.total());
+        append(buffer, field_len(BATCH_REQUESTS_FIELD, entry), |space| {
+            write_head(BATCH_REQUESTS_FIELD, entry, space);
+            write_head(slot, body.total(), space);
+            self.write_body(context, body, space);
+        });
         true
     }
+
+    fn write_body(&self, context: &kvrpcpb::Context, len: BodyLen, space: &mut &mut [u8]) {
+        if let Some(context_len) = len.context {
+            write_head(CONTEXT_FIELD, context_len, space);
+            context.encode_raw(space);
+        }
+        self.encode_message(space);
+    }
+}
+
+/// The length of a request with its context. Found once, since to find it is a good part of the work of encoding.
+#[derive(Clone, Copy)]
+struct BodyLen {
+    /// Of the context, without the head of its field; none if the request takes none.
+    context: Option<usize>,
+    message: usize,
+}
+
+impl BodyLen {
+    fn of(request: &Request, context: &kvrpcpb::Context) -> BodyLen {
+        BodyLen {
+            context: request.kind().takes_context().then(|| context.encoded_len()),
+            message: request.message_len(),
+        }
+    }
+
+    fn total(self) -> usize {
+        self.context.map_or(0, |len| field_len(CONTEXT_FIELD, len)) + self.message
+    }
+}
+
+/// Appends what `write` writes, which is `len` bytes. It writes into a slice: appending byte by byte, as variable-length
+/// numbers are, would look for space and its owner at each of them.
+fn append(buffer: &mut BytesMut, len: usize, write: impl FnOnce(&mut &mut [u8])) {
+    let start = buffer.len();
+    buffer.resize(start + len, 0);
+    let mut space = &mut buffer[start..];
+    write(&mut space);
+    debug_assert!(space.is_empty(), "{} bytes were not written", space.len());
+}
+
+/// Length of a length-delimited field with its head.
+fn field_len(field: u32, len: usize) -> usize {
+    key_len(field) + encoded_len_varint(len as u64) + len
+}
+
+fn write_head(field: u32, len: usize, space: &mut &mut [u8]) {
+    encode_key(field, WireType::LengthDelimited, space);
+    encode_varint(len as u64, space);
 }
 
 impl RequestKind {
@@ -56,6 +102,26 @@ impl RequestKind {
             Method::ServerStreaming => None,
         }
     }
+
+    /// Decodes one entry of a `BatchCommandsResponse`, the answer to a command of this kind; `None` if it is empty or answers
+    /// another command.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are not such an entry.
+    pub fn decode_batch_response(self, mut entry: Bytes) -> Result<Option<Response>, prost::DecodeError> {
+        // The entry is a choice of one of many fields; as always, the last one counts.
+        let (mut last_field, mut body) = (None, Bytes::new());
+        while entry.has_remaining() {
+            let (field, wire_type) = decode_key(&mut entry)?;
+            prost::encoding::bytes::merge(wire_type, &mut body, &mut entry, DecodeContext::default())?;
+            last_field = Some(field);
+        }
+        if last_field.is_none() || last_field != self.batch_slot() {
+            return Ok(None);
+        }
+        self.decode_response(body).map(Some)
+    }
 }
 
 /// Decodes the body of a unary (or streamed) response to a command of `kind`.
@@ -65,55 +131,4 @@ impl RequestKind {
 /// If the bytes are not such a message.
 pub fn decode_response(kind: RequestKind, bytes: Bytes) -> Result<Response, prost::DecodeError> {
     kind.decode_response(bytes)
-}
-
-/// The response in one entry of a `BatchCommandsResponse`; `None` if the entry is empty or of a command not in the table.
-#[must_use]
-pub fn decode_batch_response(entry: tikvpb::batch_commands_response::Response) -> Option<Response> {
-    use tikvpb::batch_commands_response::response::Cmd;
-    Some(match entry.cmd? {
-        Cmd::Get(response) => Response::Get(response),
-        Cmd::Scan(response) => Response::Scan(response),
-        Cmd::Prewrite(response) => Response::Prewrite(response),
-        Cmd::Commit(response) => Response::Commit(response),
-        Cmd::Cleanup(response) => Response::Cleanup(response),
-        Cmd::BatchGet(response) => Response::BatchGet(response),
-        Cmd::BatchRollback(response) => Response::BatchRollback(response),
-        Cmd::ScanLock(response) => Response::ScanLock(response),
-        Cmd::ResolveLock(response) => Response::ResolveLock(response),
-        Cmd::Gc(response) => Response::Gc(response),
-        Cmd::DeleteRange(response) => Response::DeleteRange(response),
-        Cmd::RawGet(response) => Response::RawGet(response),
-        Cmd::RawBatchGet(response) => Response::RawBatchGet(response),
-        Cmd::RawPut(response) => Response::RawPut(response),
-        Cmd::RawBatchPut(response) => Response::RawBatchPut(response),
-        Cmd::RawDelete(response) => Response::RawDelete(response),
-        Cmd::RawBatchDelete(response) => Response::RawBatchDelete(response),
-        Cmd::RawScan(response) => Response::RawScan(response),
-        Cmd::RawDeleteRange(response) => Response::RawDeleteRange(response),
-        Cmd::Coprocessor(response) => Response::Coprocessor(response),
-        Cmd::PessimisticLock(response) => Response::PessimisticLock(response),
-        Cmd::PessimisticRollback(response) => Response::PessimisticRollback(response),
-        Cmd::CheckTxnStatus(response) => Response::CheckTxnStatus(response),
-        Cmd::TxnHeartBeat(response) => Response::TxnHeartBeat(response),
-        Cmd::CheckSecondaryLocks(response) => Response::CheckSecondaryLocks(response),
-        Cmd::FlashbackToVersion(response) => Response::FlashbackToVersion(response),
-        Cmd::PrepareFlashbackToVersion(response) => Response::PrepareFlashbackToVersion(response),
-        Cmd::Flush(response) => Response::Flush(response),
-        Cmd::BufferBatchGet(response) => Response::BufferBatchGet(response),
-        Cmd::GetHealthFeedback(response) => Response::GetHealthFeedback(response),
-        Cmd::BroadcastTxnStatus(response) => Response::BroadcastTxnStatus(response),
-        Cmd::Empty(response) => Response::Empty(response),
-        _ => return None,
-    })
-}
-
-fn context_field_len(context: &kvrpcpb::Context) -> usize {
-    let len = context.encoded_len();
-    key_len(CONTEXT_FIELD) + encoded_len_varint(len as u64) + len
-}
-
-fn encode_len_delimited_head(field: u32, len: usize, buffer: &mut BytesMut) {
-    encode_key(field, WireType::LengthDelimited, buffer);
-    encode_varint(len as u64, buffer);
 }

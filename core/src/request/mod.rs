@@ -19,7 +19,7 @@ mod tests;
 use std::fmt;
 use std::hash::Hash;
 
-pub use encode::{decode_batch_response, decode_response};
+pub use encode::decode_response;
 pub use shared::Shared;
 pub use table::{Request, RequestKind, Response};
 use tikv_proto::{errorpb, kvrpcpb};

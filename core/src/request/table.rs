@@ -195,7 +195,7 @@ macro_rules! requests {
                 }
             }
 
-            pub(super) fn encode_message(&self, buffer: &mut bytes::BytesMut) {
+            pub(super) fn encode_message(&self, buffer: &mut &mut [u8]) {
                 match self {
                     $(Request::$name(message) => message.encode_raw(buffer),)+
                 }

@@ -53,9 +53,23 @@ fn every_batched_response_is_recognised() {
         let mut bytes = BytesMut::new();
         prost::encoding::encode_key(slot, prost::encoding::WireType::LengthDelimited, &mut bytes);
         prost::encoding::encode_varint(0, &mut bytes);
-        let entry = tikvpb::batch_commands_response::Response::decode(bytes.freeze()).expect("an entry");
-        let response = decode_batch_response(entry).unwrap_or_else(|| panic!("{kind:?} is not decoded"));
+        let response = kind.decode_batch_response(bytes.freeze()).expect("an entry");
+        let response = response.unwrap_or_else(|| panic!("{kind:?} is not decoded"));
         assert_eq!(response.kind(), kind);
+    }
+}
+
+#[test]
+fn an_entry_of_a_batch_decodes_as_prost_would_decode_it() {
+    use tikvpb::batch_commands_response::{Response as Entry, response::Cmd};
+    let get = kvrpcpb::GetResponse { value: "v".into(), not_found: true, ..Default::default() };
+    let entry: Bytes = Entry { cmd: Some(Cmd::Get(get.clone())) }.encode_to_vec().into();
+    let decode = |kind: RequestKind, entry: &Bytes| kind.decode_batch_response(entry.clone());
+    assert_eq!(decode(RequestKind::Get, &entry), Ok(Some(Response::Get(get))));
+    assert_eq!(decode(RequestKind::RawGet, &entry), Ok(None), "the answer to another command");
+    assert_eq!(decode(RequestKind::Get, &Bytes::new()), Ok(None));
+    for cut in 1..entry.len() {
+        assert!(decode(RequestKind::Get, &entry.slice(..cut)).is_err());
     }
 }
 

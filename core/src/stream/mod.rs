@@ -7,6 +7,7 @@
 //!
 //! client-go: `batchCommandsClient`, `batchConn`.
 
+mod frame;
 mod pending;
 mod slots;
 #[cfg(test)]
@@ -15,13 +16,13 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message;
-use tikv_proto::{kvrpcpb, tikvpb};
+use tikv_proto::kvrpcpb;
 
 use crate::error::{Execution, Fault, FaultKind};
 use crate::machine::Call;
-use crate::request::{RequestKind, Response, decode_batch_response};
+use crate::request::{RequestKind, Response};
 use crate::time::Time;
+use frame::ResponseFrame;
 use pending::Pending;
 use slots::Slots;
 
@@ -45,6 +46,8 @@ pub struct BatchStream<W> {
     pending: Pending,
     /// No deadline is earlier than this.
     earliest_deadline: Time,
+    /// Where the ids of a received frame are collected. Empty in between; kept for its space.
+    received_ids: Vec<u64>,
 }
 
 /// Bounds of a [`BatchStream`].
@@ -90,6 +93,7 @@ impl<W> BatchStream<W> {
             slots: Slots::default(),
             pending: Pending::default(),
             earliest_deadline: Time::MAX,
+            received_ids: Vec::new(),
         }
     }
 
@@ -132,7 +136,7 @@ impl<W> BatchStream<W> {
         self.slots.len()
     }
 
-    /// The next frame to be written: a `BatchCommandsRequest` in two parts, entries and ids. Its calls count as written from
+    /// The next frame to be written: a `BatchCommandsRequest` in two parts, of which the second may be empty. Its calls count as written from
     /// now on, that is, as possibly executed.
     pub fn poll_frame(&mut self) -> Option<[Bytes; 2]> {
         self.pending.take_frame(self.limits, |id| match self.slots.get_mut(id) {
@@ -149,33 +153,32 @@ impl<W> BatchStream<W> {
     ///
     /// # Errors
     ///
-    /// If the message makes no sense; the stream cannot be trusted any more and should be [`close`](BatchStream::close)d
+    /// If the message as a whole makes no sense; the stream cannot be trusted any more and should be [`close`](BatchStream::close)d
     /// with that fault.
     pub fn handle_frame(
         &mut self,
         frame: Bytes,
         mut answer: impl FnMut(W, Result<Response, Fault>),
     ) -> Result<FrameNews, Fault> {
-        let frame = tikvpb::BatchCommandsResponse::decode(frame).map_err(|error| {
-            self.fault(FaultKind::Protocol, Execution::MaybeExecuted).with_detail(error.to_string())
-        })?;
-        if frame.responses.len() != frame.request_ids.len() {
-            let fault = self.fault(FaultKind::Protocol, Execution::MaybeExecuted);
-            return Err(fault.with_detail("a batch with more answers than ids, or fewer"));
+        let mut ids = std::mem::take(&mut self.received_ids);
+        let mut frame = ResponseFrame::decode(frame, &mut ids).map_err(|error| self.nonsense(&error.to_string()))?;
+        if frame.responses != ids.len() {
+            return Err(self.nonsense("a batch with more answers than ids, or fewer"));
         }
-        for (id, entry) in frame.request_ids.into_iter().zip(frame.responses) {
+        for id in ids.drain(..) {
+            let Some(response) = frame.next_response() else { break };
             // An answer to what was never asked is nobody's answer.
             let written = self.slots.get_mut(id).is_some_and(|call| call.written);
             let Some(call) = written.then(|| self.slots.remove(id)).flatten() else { continue };
-            match decode_batch_response(entry) {
-                Some(response) if response.kind() == call.kind => answer(call.waiter, Ok(response)),
-                _ => {
-                    let fault = self.fault(FaultKind::Protocol, Execution::MaybeExecuted);
-                    answer(call.waiter, Err(fault.with_detail("the answer belongs to another command")));
-                }
-            }
+            let result = match call.kind.decode_batch_response(response) {
+                Ok(Some(response)) => Ok(response),
+                Ok(None) => Err(self.nonsense("the answer belongs to another command")),
+                Err(error) => Err(self.nonsense(&error.to_string())),
+            };
+            answer(call.waiter, result);
         }
-        Ok(FrameNews { transport_layer_load: frame.transport_layer_load, health_feedback: frame.health_feedback })
+        self.received_ids = ids;
+        Ok(frame.news)
     }
 
     /// When [`BatchStream::handle_timeout`] is due; `None` while no call waits. May be too early, never too late.
@@ -225,6 +228,10 @@ impl<W> BatchStream<W> {
             self.pending.abandon(|id| self.slots.contains(id));
         }
         Some(call)
+    }
+
+    fn nonsense(&self, detail: &str) -> Fault {
+        self.fault(FaultKind::Protocol, Execution::MaybeExecuted).with_detail(detail)
     }
 
     fn fault(&self, kind: FaultKind, execution: Execution) -> Fault {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use bytes::{Buf, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::BatchLimits;
 
@@ -26,6 +26,8 @@ pub(super) struct Pending {
     entries: VecDeque<Entry>,
     /// Entries that nobody waits for any more.
     abandoned: usize,
+    /// Where ids are collected. Empty but while a frame is taken; kept for its space.
+    ids: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,24 +86,51 @@ impl Pending {
     /// Takes the requests of one frame: `requests`, and `request_ids` for those among them that `claim` says are still
     /// wanted. It is asked once for each.
     pub(super) fn take_frame(&mut self, limits: BatchLimits, mut claim: impl FnMut(u64) -> bool) -> Option<[Bytes; 2]> {
-        let mut frame = Frame::new(limits.frame_requests.min(self.entries.len()));
+        let mut frame = Frame::default();
         while let Some(Entry { id, len }) = self.entries.front().copied() {
             if frame.requests > 0 && (frame.requests >= limits.frame_requests || frame.len + len > limits.frame_bytes) {
                 break;
             }
             self.entries.pop_front();
             if claim(id) {
-                frame.add(id, len);
+                encode_varint(id, &mut self.ids);
+                frame.add(len);
             } else {
                 self.abandoned = self.abandoned.saturating_sub(1);
                 frame.skip(len, &mut self.bytes);
             }
         }
-        frame.finish(&mut self.bytes)
+        (frame.requests > 0).then(|| self.finish(frame))
+    }
+
+    /// The bytes of a frame: in one piece if nothing else waits behind it and nothing had to be left out.
+    fn finish(&mut self, mut frame: Frame) -> [Bytes; 2] {
+        let parts = if self.entries.is_empty() && frame.copied.is_empty() {
+            write_ids(&self.ids, &mut self.bytes);
+            [self.bytes.split().freeze(), Bytes::new()]
+        } else {
+            let mut requests = self.bytes.split_to(frame.uncopied);
+            if !frame.copied.is_empty() {
+                frame.copied.extend_from_slice(&requests);
+                requests = frame.copied;
+            }
+            let mut ids = BytesMut::with_capacity(MAX_HEAD_BYTES + self.ids.len());
+            write_ids(&self.ids, &mut ids);
+            [requests.freeze(), ids.freeze()]
+        };
+        self.ids.clear();
+        parts
     }
 }
 
+fn write_ids(ids: &[u8], buffer: &mut BytesMut) {
+    encode_key(REQUEST_IDS_FIELD, WireType::LengthDelimited, buffer);
+    encode_varint(ids.len() as u64, buffer);
+    buffer.extend_from_slice(ids);
+}
+
 /// A frame as it grows.
+#[derive(Default)]
 struct Frame {
     requests: usize,
     /// Bytes of its requests.
@@ -109,19 +138,10 @@ struct Frame {
     /// Those of them that still lie at the front of the pending bytes, from where they need not be copied.
     uncopied: usize,
     copied: BytesMut,
-    /// Space for the head, and the ids.
-    ids: BytesMut,
 }
 
 impl Frame {
-    fn new(max_requests: usize) -> Self {
-        let mut ids = BytesMut::with_capacity(MAX_HEAD_BYTES + max_requests * encoded_len_varint(u64::from(u32::MAX)));
-        ids.put_bytes(0, MAX_HEAD_BYTES);
-        Frame { requests: 0, len: 0, uncopied: 0, copied: BytesMut::new(), ids }
-    }
-
-    fn add(&mut self, id: u64, len: usize) {
-        encode_varint(id, &mut self.ids);
+    fn add(&mut self, len: usize) {
         self.requests += 1;
         self.len += len;
         self.uncopied += len;
@@ -132,26 +152,5 @@ impl Frame {
         self.copied.extend_from_slice(&bytes.split_to(self.uncopied));
         self.uncopied = 0;
         bytes.advance(len);
-    }
-
-    fn finish(mut self, bytes: &mut BytesMut) -> Option<[Bytes; 2]> {
-        if self.requests == 0 {
-            return None;
-        }
-        let mut requests = bytes.split_to(self.uncopied);
-        if !self.copied.is_empty() {
-            self.copied.extend_from_slice(&requests);
-            requests = self.copied;
-        }
-        let ids_len = self.ids.len() - MAX_HEAD_BYTES;
-        let mut head = [0; MAX_HEAD_BYTES];
-        let mut rest = head.as_mut_slice();
-        encode_key(REQUEST_IDS_FIELD, WireType::LengthDelimited, &mut rest);
-        encode_varint(ids_len as u64, &mut rest);
-        let head_len = MAX_HEAD_BYTES - rest.len();
-        let head_start = MAX_HEAD_BYTES - head_len;
-        self.ids[head_start..MAX_HEAD_BYTES].copy_from_slice(&head[..head_len]);
-        self.ids.advance(head_start);
-        Some([requests.freeze(), self.ids.freeze()])
     }
 }
