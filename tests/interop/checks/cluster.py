@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 from process import Child, Ended, Silent
@@ -16,10 +17,11 @@ class AdminError(Exception):
 
 
 class Cluster:
-    """A running server. `durable`: its data outlive kill -9."""
+    """A running server. `durable`: its data outlive kill -9. `clean_exits`: exit codes after SIGTERM."""
 
     name = ""
     durable = False
+    clean_exits = (0, -signal.SIGTERM)
 
     def __init__(self, binary, log):
         self._binary = binary
@@ -79,6 +81,7 @@ class Unistore(Cluster):
 
     name = "unistore"
     durable = True
+    clean_exits = (0,)
 
     def __init__(self, binary, log):
         self._data = tempfile.mkdtemp(prefix="interop-data-")

@@ -1,19 +1,21 @@
 """Runs the interop checks: `main.py --help`. Started by ../run, which builds what is needed first."""
 
 import argparse
+import importlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
 
-import bank  # noqa: F401  (each of these declares its checks)
 import bench
-import crud  # noqa: F401
-import faults  # noqa: F401
-import locks  # noqa: F401
-import sharing  # noqa: F401
+import throughput
 from cluster import CLUSTERS, available
 from process import kill_all
+
+# Each declares its checks when it is loaded; this is the order in which they run.
+for subject in ("crud", "sharing", "locks", "bank", "faults"):
+    importlib.import_module(subject)
 
 THEIRS = ("client-go", "tikv-client")
 OURS = "tikv"
@@ -30,6 +32,7 @@ def arguments():
     parser.add_argument("--clusters", type=names, default=list(CLUSTERS), help="unistore,tikv-sim (default: all)")
     parser.add_argument("--only", help="run the cases whose name matches this regular expression")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
+    parser.add_argument("--throughput", action="store_true", help="measure raw get and put instead of checking")
     parser.add_argument("--logs", help="directory for what servers and peers write to stderr")
     for binary in ("client-go", "tikv-client", "tikv", "unistore", "tikv-sim"):
         parser.add_argument(f"--{binary}-bin", default="", help=argparse.SUPPRESS)
@@ -49,15 +52,13 @@ class Settings:
             self.peers[f"{OURS}-{runtime}"] = [args.tikv_bin, "--runtime", runtime]
 
 
-def rounds(args):
+def rounds(args, gone):
     """Which peers meet: those of others and ours on one runtime at a time. In later rounds only cases with ours run."""
-    theirs = [name for name in args.peers if name in THEIRS]
-    if OURS not in args.peers:
+    theirs = [name for name in args.peers if name in THEIRS and name not in gone]
+    if OURS not in args.peers or OURS in gone:
         return [(theirs, theirs)]
-    return [
-        ([*theirs, f"{OURS}-{runtime}"], [*theirs, f"{OURS}-{runtime}"] if i == 0 else [f"{OURS}-{runtime}"])
-        for i, runtime in enumerate(args.runtimes)
-    ]
+    first, *later = [f"{OURS}-{runtime}" for runtime in args.runtimes]
+    return [([*theirs, first], [*theirs, first]), *(([*theirs, ours], [ours]) for ours in later)]
 
 
 def missing(args, settings, report):
@@ -98,7 +99,7 @@ def run_group(target, group, names, involving, settings, report):
                     report.run(name, lambda: check.run(setup, *case))
     finally:
         code = setup.close()
-        if code != 0:
+        if code not in setup.cluster.clean_exits:
             report.fail(f"{target} {stage} {group}", f"the server ended with {code} on SIGTERM")
 
 
@@ -130,16 +131,21 @@ def main():
     try:
         gone = missing(args, settings, report)
         groups = list(dict.fromkeys(check.group for check in bench.CHECKS))
-        for target in args.clusters:
-            for names, involving in rounds(args):
+        targets = [name for name in args.clusters if name not in gone and "client-go" not in gone]
+        for target in targets:
+            if args.throughput:
+                names = list(dict.fromkeys(name for names, _ in rounds(args, gone) for name in names))
+                report.run(f"{target} throughput", lambda: throughput.measure(target, names, settings))
+                continue
+            for names, involving in rounds(args, gone):
                 for group in groups:
-                    if target in gone or "client-go" in gone or any(name.split("-")[0] in gone or name in gone for name in names):
-                        continue
                     run_group(target, group, names, involving, settings, report)
     finally:
         kill_all()
     if report.failed:
         print(f"what servers and peers wrote: {settings.logs}")
+    elif not args.logs:
+        shutil.rmtree(settings.logs, ignore_errors=True)
     if report.skipped:
         print(f"{report.skipped} skipped: the server cannot do what they need")
     print(f"{report.passed} passed, {report.failed} failed", flush=True)

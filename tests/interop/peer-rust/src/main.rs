@@ -2,6 +2,7 @@
 
 mod bank;
 mod die;
+mod load;
 mod raw;
 mod request;
 mod txn;
@@ -81,8 +82,10 @@ pub fn answer(id: u64, outcome: Outcome) {
 
 impl Peer {
     async fn run_in_time(&self, request: &Request) -> Outcome {
-        if request.cmd == "bank" {
-            return self.bank(request).await;
+        match request.cmd.as_str() {
+            "bank" => return self.bank(request).await,
+            "raw_load" => return self.raw_load(request).await,
+            _ => {}
         }
         match tokio::time::timeout(request.timeout(), self.run(request)).await {
             Ok(outcome) => outcome,

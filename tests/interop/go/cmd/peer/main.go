@@ -66,8 +66,7 @@ type peer struct {
 }
 
 func connect(pd string, answers io.Writer) (*peer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), defaultTimeout)
-	defer cancel()
+	ctx := context.Background() // clients may live as long as the context they were made with
 	raw, err := rawkv.NewClient(ctx, []string{pd}, config.Security{})
 	if err != nil {
 		return nil, err

@@ -33,6 +33,8 @@ type request struct {
 	Transfers   int    `json:"transfers"`
 	MaxMs       int    `json:"max_ms"`
 	Seed        int64  `json:"seed"`
+	Op          string `json:"op"`
+	Callers     int    `json:"callers"`
 }
 
 func (r *request) keys() [][]byte {
@@ -94,7 +96,7 @@ func (p *peer) run(req *request) (fields, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", errUnsupported, req.Cmd)
 	}
-	if req.Cmd == "bank" {
+	if req.Cmd == "bank" || req.Cmd == "raw_load" {
 		return command(p, ctx, req)
 	}
 	// Some of client-go's calls take no context; their time is kept here.
@@ -136,6 +138,7 @@ var commands = map[string]func(*peer, context.Context, *request) (fields, error)
 	"raw_reverse_scan": (*peer).rawReverseScan,
 	"raw_delete_range": (*peer).rawDeleteRange,
 	"raw_cas":          (*peer).rawCas,
+	"raw_load":         (*peer).rawLoad,
 
 	"txn_begin":        (*peer).txnBegin,
 	"txn_get":          (*peer).txnGet,
