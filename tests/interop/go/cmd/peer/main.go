@@ -51,7 +51,9 @@ func quietLogs() {
 	if err == nil {
 		log.ReplaceGlobals(logger, props)
 	}
-	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	if os.Getenv("PEER_LOG") == "" {
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	}
 }
 
 type peer struct {
