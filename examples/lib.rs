@@ -1,5 +1,6 @@
 //! What the examples share: a TCP stream without an async runtime, and a cluster to run against.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
+use tikv_sim::serve::{ServeOptions, ServedCluster};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A blocking TCP stream as `AsyncRead + AsyncWrite`: a thread reads ahead, writes block their caller. The simplest thing that
@@ -107,5 +109,59 @@ impl Drop for BlockingStream {
     fn drop(&mut self) {
         // Ends the thread that reads ahead. The peer may have closed first.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// The cluster that an example runs against.
+#[derive(Debug)]
+pub enum Cluster {
+    /// One that runs already; its PD listens here.
+    Given(String),
+    /// A simulated one, on TCP ports of this machine; it ends with the example.
+    Simulated {
+        /// Where its PD listens.
+        pd: String,
+        /// The cluster.
+        cluster: Box<ServedCluster>,
+    },
+}
+
+/// The cluster that the command line names with `--pd HOST:PORT`, or else a simulated one.
+///
+/// # Errors
+///
+/// If the command line is something else, or no port can be opened.
+pub fn cluster(args: impl IntoIterator<Item = String>) -> io::Result<Cluster> {
+    let mut args = args.into_iter().skip(1);
+    match (args.next().as_deref(), args.next()) {
+        (None, _) => {
+            let cluster = Box::new(ServedCluster::start_in_thread(ServeOptions::default())?);
+            let pd = cluster.pd_endpoints().into_iter().next().ok_or(io::ErrorKind::NotConnected)?;
+            Ok(Cluster::Simulated { pd, cluster })
+        }
+        (Some("--pd"), Some(pd)) => Ok(Cluster::Given(pd)),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: [--pd HOST:PORT]")),
+    }
+}
+
+impl Cluster {
+    /// Where PD listens.
+    #[must_use]
+    pub fn pd(&self) -> &str {
+        match self {
+            Cluster::Given(pd) | Cluster::Simulated { pd, .. } => pd,
+        }
+    }
+}
+
+impl fmt::Display for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cluster::Given(pd) => write!(f, "the cluster whose PD listens at {pd}"),
+            Cluster::Simulated { pd, cluster } => {
+                let stores = cluster.store_addresses().len();
+                write!(f, "a simulated cluster of {stores} stores on this machine, PD at {pd}")
+            }
+        }
     }
 }

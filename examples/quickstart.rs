@@ -1,7 +1,7 @@
 //! A tour of the client: raw keys, a transaction, a conflict, a scan over several regions.
 //!
 //! `cargo run --release --example quickstart` starts a simulated cluster on TCP ports of this machine and tours that;
-//! `-- --pd 127.0.0.1:2379` tours a cluster of yours (keys under `quickstart/` are written and deleted).
+//! `-- --pd 127.0.0.1:2379` tours a cluster of yours (it writes and deletes keys under `quickstart/`, and `a/q` to `z/q`).
 #![allow(clippy::print_stdout)]
 
 use std::error::Error as StdError;
@@ -103,7 +103,7 @@ async fn scan(client: &Client) -> Result<(), Error> {
     while all.next().await?.is_some() {
         count += 1;
     }
-    println!("all of them, page by page -> {count}");
+    println!("page by page, everything  -> {count} keys: the letters, and alice and bob");
 
     let clean_up = client.begin().await?;
     for letter in b'a'..=b'z' {

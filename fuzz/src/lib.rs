@@ -1,6 +1,8 @@
 //! What the fuzz targets do, as plain functions: libFuzzer calls them with new inputs, `cargo test` with the corpora.
 //!
-//!     cargo +nightly fuzz run codec --features libfuzzer
+//! ```text
+//! cargo +nightly fuzz run codec --features libfuzzer
+//! ```
 //!
 //! A function panics when it has found something.
 
