@@ -7,6 +7,7 @@
 //! client-go: `LockResolver.ResolveLocksWithOpts`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::Poll;
 
 use super::resolve_txn::{Caller, Outcome, ResolveTxn, TxnEnd};
@@ -141,6 +142,10 @@ impl Machine for ResolveLocks {
             Caller::Reader { read_ts, .. } => read_ts,
             Caller::Writer { start_ts } => start_ts,
         };
+        if self.locks.iter().any(|lock| lock.start_ts.is_zero()) {
+            // A wrapper of shared locks, which has to be taken apart first, or nonsense.
+            return self.done(Err(Error::InvalidArgument(Arc::from("a lock without a transaction"))));
+        }
         // The pessimistic locks of a transaction may name another primary than those it prewrote.
         let mut transactions: BTreeMap<(Timestamp, bool, Key), Vec<LockInfo>> = BTreeMap::new();
         for lock in std::mem::take(&mut self.locks) {

@@ -84,6 +84,36 @@ fn a_live_lock_is_to_be_waited_for_by_readers_and_writers() {
 }
 
 #[test]
+fn a_reader_is_told_apart_what_to_ignore_what_to_read_and_what_to_wait_for() {
+    let names = ["committed before", "committed later", "dead", "pushed", "waiting"];
+    let met = names.iter().zip(10_000..).map(|(primary, start_ms)| lock("b", primary, ts(start_ms))).collect();
+    let mut script = script(for_read(met), ts(12_000));
+    let tokens: Vec<_> = names.iter().map(|_| script.expect_call(1, |_: &CheckTxnStatusRequest| {})).collect();
+    let answers = [
+        committed(ts(10_500)),
+        committed(ts(11_500)),
+        ended(Action::LockNotExistRollback),
+        alive(&lock("pushed", "pushed", ts(10_003)), Action::MinCommitTsPushed),
+        alive(&lock("waiting", "waiting", ts(10_004)), Action::NoAction),
+    ];
+    for (token, answer) in tokens.into_iter().zip(answers).rev() {
+        script.reply_to(token, answer);
+    }
+    for _ in ["dead", "committed later", "committed before"] {
+        script.expect_spawn();
+    }
+    let expected = resolution(1_005, &[ts(10_001), ts(10_002), ts(10_003)], &[ts(10_000)]);
+    assert_eq!(script.expect_done().result, Ok(expected));
+}
+
+#[test]
+fn a_lock_without_a_transaction_is_refused() {
+    let wrapper = LockInfo { kind: kvrpcpb::Op::SharedLock, ..lock("b", "", Timestamp::ZERO) };
+    let mut script = script(for_write(vec![wrapper, lock("c", "k", ts(10_000))]), ts(12_000));
+    assert!(matches!(script.expect_done().result, Err(Error::InvalidArgument(_))));
+}
+
+#[test]
 fn a_writer_waits_for_a_live_transaction_even_if_that_commits_later() {
     let mut script = script(for_write(vec![lock("b", "k", ts(10_000))]), ts(12_000));
     status(&mut script, alive(&lock("k", "k", ts(10_000)), Action::MinCommitTsPushed));

@@ -171,8 +171,8 @@ fn a_live_lock_is_waited_for_until_it_expires_and_is_rolled_back() {
     meets_lock(&mut script, 10_000);
     status(&mut script, alive(10_000));
     wait(&mut script);
-    meets_lock(&mut script, 10_000);
     script.knowledge.clock.learn(script.now(), ts(13_001));
+    meets_lock(&mut script, 10_000);
     status(&mut script, rolled_back());
     script.expect_spawn();
     script.expect_call(1, |_: &GetRequest| {});
@@ -260,6 +260,24 @@ fn a_read_of_the_newest_version_is_held_up_by_the_first_transaction_only() {
     assert_eq!(script.last_call().context.resolved_locks, versions(&[11_500]));
     script.reply(GetResponse { error: locked("b", 10_000), ..Default::default() });
     script.expect_call(1, |request: &CheckTxnStatusRequest| assert_eq!(request.lock_ts, ts(10_000).version()));
+}
+
+#[test]
+fn a_read_of_the_newest_version_waits_for_an_async_commit_that_may_be_done() {
+    let mut script = get_with(newest(), ReadThrough::new(Timestamp::MAX));
+    meets_lock(&mut script, 10_000);
+    let primary =
+        kvrpcpb::LockInfo { use_async_commit: true, min_commit_ts: ts(10_500).version(), ..lock_info("k", 10_000) };
+    let lock_info = Some(Box::new(primary));
+    let unexpired = CheckTxnStatusResponse { lock_ttl: 3_000, lock_info, ..Default::default() };
+    status(&mut script, unexpired.clone());
+    wait(&mut script);
+    script.knowledge.clock.learn(script.now(), ts(13_001));
+    meets_lock(&mut script, 10_000);
+    status(&mut script, unexpired);
+    script.expect_spawn();
+    script.expect_call(1, |_: &GetRequest| {});
+    assert_eq!(script.last_call().context.committed_locks, versions(&[10_000]));
 }
 
 #[test]

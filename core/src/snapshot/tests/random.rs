@@ -72,10 +72,8 @@ impl Story {
 
     fn batch_get(&mut self) {
         let keys: Vec<_> = (0..self.rng.below(20)).map(|_| self.key()).collect();
-        let mut expected: Vec<_> = keys
-            .iter()
-            .filter_map(|key| Some((key.clone(), self.run.model.expected(key, self.read_ts)?)))
-            .collect();
+        let mut expected: Vec<_> =
+            keys.iter().filter_map(|key| Some((key.clone(), self.run.model.expected(key, self.read_ts)?))).collect();
         expected.sort();
         expected.dedup();
         let options = self.options();

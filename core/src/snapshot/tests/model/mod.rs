@@ -17,8 +17,8 @@ use crate::rng::Rng;
 use crate::timestamp::Timestamp;
 
 pub(super) use run::Run;
-pub(super) use transactions::random_key;
 use transactions::Fate;
+pub(super) use transactions::random_key;
 
 /// A version of a key.
 #[derive(Clone, Debug)]

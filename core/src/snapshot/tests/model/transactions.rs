@@ -122,10 +122,8 @@ impl Model {
 
     /// Leaves a transaction in the state in which its client was lost; or, if it `commits`, none of it unfinished.
     fn leave_behind(&mut self, start_ts: Timestamp, keys: &[Key], lost: Lost, commits: bool) -> Fate {
-        let is_async = matches!(
-            lost,
-            Lost::AsyncDone | Lost::AsyncCommitting | Lost::AsyncPrewriting | Lost::AsyncFellBack
-        );
+        let is_async =
+            matches!(lost, Lost::AsyncDone | Lost::AsyncCommitting | Lost::AsyncPrewriting | Lost::AsyncFellBack);
         let mut min_commit_ts = Timestamp::ZERO;
         for key in keys {
             let own = if is_async || self.rng.below(2) == 0 { self.tick() } else { Timestamp::ZERO };
@@ -198,7 +196,11 @@ impl Model {
             lock_type: (if value.is_some() { Op::Put } else { Op::Del }).into(),
             use_async_commit: is_async,
             min_commit_ts: min_commit_ts.version(),
-            secondaries: if is_async && is_primary { keys[1..].iter().map(Key::to_bytes).collect() } else { Vec::new() },
+            secondaries: if is_async && is_primary {
+                keys[1..].iter().map(Key::to_bytes).collect()
+            } else {
+                Vec::new()
+            },
             ..kvrpcpb::LockInfo::default()
         };
         self.locks.insert(key.clone(), (lock, value));
