@@ -72,10 +72,10 @@ impl Layout {
     }
 
     /// The bounds of the region that a request names, if it still is as the request says.
-    pub(super) fn check(&self, context: &kvrpcpb::Context, rng: &mut Rng) -> Result<KeyRange, errorpb::Error> {
+    pub(super) fn check(&self, context: &kvrpcpb::Context, rng: &mut Rng) -> Result<KeyRange, Box<errorpb::Error>> {
         let Some(region) = self.regions.iter().find(|region| region.id == context.region_id) else {
             let region_not_found = Some(errorpb::RegionNotFound { region_id: context.region_id });
-            return Err(errorpb::Error { region_not_found, ..errorpb::Error::default() });
+            return Err(Box::new(errorpb::Error { region_not_found, ..errorpb::Error::default() }));
         };
         if context.region_epoch.is_some_and(|epoch| epoch.version == region.version) {
             return Ok(region.range.clone());
@@ -85,10 +85,10 @@ impl Layout {
             0 => Vec::new(),
             _ => self.regions.iter().map(Region::describe).collect(),
         };
-        Err(errorpb::Error {
+        Err(Box::new(errorpb::Error {
             epoch_not_match: Some(errorpb::EpochNotMatch { current_regions }),
             ..errorpb::Error::default()
-        })
+        }))
     }
 
     /// The region of a key, as PD describes it.

@@ -82,7 +82,7 @@ impl Model {
         self.regions.change(&mut self.rng);
         let range = match self.regions.check(&call.context, &mut self.rng) {
             Ok(range) => range,
-            Err(error) => return Response::of_region_error(call.request.kind(), error).expect("a regional command"),
+            Err(error) => return Response::of_region_error(call.request.kind(), *error).expect("a regional command"),
         };
         let view = View {
             ignored: call.context.resolved_locks.clone(),
