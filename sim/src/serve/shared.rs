@@ -1,0 +1,140 @@
+//! The cluster as its servers share it: one at a time, and with the real clock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tikv_core::request::Request;
+use tikv_core::time::Time;
+use tikv_proto::kvrpcpb;
+use tokio::sync::{Notify, watch};
+
+use crate::cluster::{CallId, Cluster, Served, StoreReply};
+use crate::pd::PdCall;
+use crate::status::Status;
+
+/// Gets an answer that came late. Must not block, nor call the cluster.
+pub(super) type LateReply = Box<dyn FnOnce(StoreReply) + Send>;
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// The cluster's [`Time::ZERO`].
+    started: Instant,
+    /// Something is due earlier than it was.
+    rescheduled: Notify,
+    /// The revision of PD's settings.
+    settings: watch::Sender<i64>,
+}
+
+struct State {
+    cluster: Cluster,
+    waiting: BTreeMap<CallId, LateReply>,
+    next_wakeup: Option<Time>,
+}
+
+impl Shared {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        let settings = watch::Sender::new(cluster.pd().settings_revision());
+        let state = State { cluster, waiting: BTreeMap::new(), next_wakeup: None };
+        Shared { state: Mutex::new(state), started: Instant::now(), rescheduled: Notify::new(), settings }
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.started.elapsed()
+    }
+
+    pub(super) fn with_cluster<R>(&self, act: impl FnOnce(&mut Cluster, Time) -> R) -> R {
+        let now = self.now();
+        let mut state = self.lock();
+        let result = act(&mut state.cluster, now);
+        self.settle(&mut state, now);
+        result
+    }
+
+    /// Hands a request to a store: the answer, or a promise to call `late` with it.
+    pub(super) fn handle_store(
+        &self,
+        store_id: u64,
+        context: &kvrpcpb::Context,
+        request: Request,
+        late: impl FnOnce(CallId) -> LateReply,
+    ) -> Result<StoreReply, CallId> {
+        let now = self.now();
+        let mut state = self.lock();
+        let served = state.cluster.handle_store(now, store_id, context, request);
+        let result = match served {
+            Served::Answered(reply) => Ok(reply),
+            Served::Later(call) => {
+                state.waiting.insert(call, late(call));
+                Err(call)
+            }
+        };
+        self.settle(&mut state, now);
+        result
+    }
+
+    pub(super) fn handle_pd(&self, call: &PdCall<'_>, message: Bytes) -> Result<Bytes, Status> {
+        self.with_cluster(|cluster, now| cluster.handle_pd(now, call, message))
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn abandon(&self, call: CallId) {
+        let mut state = self.lock();
+        state.waiting.remove(&call);
+        state.cluster.forget(call);
+    }
+
+    /// Changes whenever PD's settings do.
+    pub(super) fn watch_settings(&self) -> watch::Receiver<i64> {
+        self.settings.subscribe()
+    }
+
+    /// Hands late answers out, and looks at what is due next.
+    fn settle(&self, state: &mut State, now: Time) {
+        while let Some((call, reply)) = state.cluster.poll_reply(now) {
+            if let Some(late) = state.waiting.remove(&call) {
+                late(reply);
+            }
+        }
+        let next_wakeup = state.cluster.next_wakeup();
+        if next_wakeup != state.next_wakeup {
+            state.next_wakeup = next_wakeup;
+            self.rescheduled.notify_one();
+        }
+        let revision = state.cluster.pd().settings_revision();
+        self.settings.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+    }
+
+    /// How long nothing is due; `None` if nothing is at all.
+    fn idle_time(&self) -> Option<Duration> {
+        let next = self.lock().next_wakeup?;
+        Some(next.saturating_since(self.now()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Wakes the cluster when something is due.
+pub(super) async fn keep_time(shared: Arc<Shared>) {
+    loop {
+        let rescheduled = shared.rescheduled.notified();
+        match shared.idle_time() {
+            Some(idle) => {
+                // Whichever comes first; both lead to another look.
+                let _ = tokio::time::timeout(idle, rescheduled).await;
+            }
+            None => rescheduled.await,
+        }
+        shared.with_cluster(|_, _| ());
+    }
+}
