@@ -1,0 +1,90 @@
+//! Transactions and snapshots.
+
+use serde_json::json;
+use tikv::{Snapshot, Timestamp, TransactionOptions};
+
+use crate::peer::{Peer, pairs};
+use crate::request::{Fault, Outcome, Request, hex};
+
+impl Peer {
+    /// The time limit of `txn_begin` holds for each later call of the transaction.
+    pub(crate) async fn txn_begin(&self, request: &Request) -> Outcome {
+        if request.flag("pessimistic") {
+            return Err(Fault::unsupported("transactions are optimistic"));
+        }
+        let txn = self.client.begin_with(TransactionOptions::default().timeout(request.timeout())).await?;
+        let start_ts = txn.start_ts().version();
+        Ok(json!({ "txn": self.keep(txn), "start_ts": start_ts }))
+    }
+
+    pub(crate) async fn txn_get(&self, request: &Request) -> Outcome {
+        let value = self.opened(request)?.get(request.key()?).await?;
+        Ok(json!({ "value": value.map(|value| hex(&value)) }))
+    }
+
+    pub(crate) async fn txn_batch_get(&self, request: &Request) -> Outcome {
+        Ok(pairs(self.opened(request)?.batch_get(request.keys()?).await?))
+    }
+
+    pub(crate) async fn txn_scan(&self, request: &Request) -> Outcome {
+        Ok(pairs(self.opened(request)?.scan(request.range()?, request.limit() as usize).await?))
+    }
+
+    pub(crate) async fn txn_reverse_scan(&self, request: &Request) -> Outcome {
+        Ok(pairs(self.opened(request)?.reverse_scan(request.range()?, request.limit() as usize).await?))
+    }
+
+    pub(crate) fn txn_put(&self, request: &Request) -> Outcome {
+        self.opened(request)?.put(request.key()?, request.bytes("value")?)?;
+        Ok(json!({}))
+    }
+
+    pub(crate) fn txn_delete(&self, request: &Request) -> Outcome {
+        self.opened(request)?.delete(request.key()?)?;
+        Ok(json!({}))
+    }
+
+    pub(crate) fn txn_lock(&self, request: &Request) -> Outcome {
+        self.opened(request)?.lock_keys(request.keys()?)?;
+        Ok(json!({}))
+    }
+
+    pub(crate) async fn txn_commit(&self, request: &Request) -> Outcome {
+        let outcome = self.finishing(request)?.commit().await?;
+        Ok(json!({ "commit_ts": outcome.commit_ts.map_or(0, Timestamp::version) }))
+    }
+
+    pub(crate) fn txn_rollback(&self, request: &Request) -> Outcome {
+        self.finishing(request)?.rollback()?;
+        Ok(json!({}))
+    }
+
+    async fn snapshot(&self, request: &Request) -> Result<Snapshot, Fault> {
+        let snapshot = match request.number("ts") {
+            0 => self.client.snapshot().await?,
+            ts => self.client.snapshot_at(Timestamp::from_version(ts)),
+        };
+        Ok(snapshot.with_timeout(request.timeout()))
+    }
+
+    pub(crate) async fn snapshot_get(&self, request: &Request) -> Outcome {
+        let snapshot = self.snapshot(request).await?;
+        let value = snapshot.get(request.key()?).await?;
+        Ok(json!({ "value": value.map(|value| hex(&value)), "ts": snapshot.read_ts().version() }))
+    }
+
+    pub(crate) async fn snapshot_sum(&self, request: &Request) -> Outcome {
+        let snapshot = self.snapshot(request).await?;
+        let (mut sum, mut count) = (0, 0);
+        for pair in snapshot.batch_get(request.keys()?).await? {
+            sum += amount(&pair.value)?;
+            count += 1;
+        }
+        Ok(json!({ "sum": sum, "count": count, "ts": snapshot.read_ts().version() }))
+    }
+}
+
+/// A value that is a decimal number.
+pub(crate) fn amount(value: &[u8]) -> Result<i64, Fault> {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or_else(|| Fault::other("no decimal number"))
+}
