@@ -38,6 +38,11 @@ pub struct Config {
     pub lock_ttl: Duration,
     /// Longest life of a lock, however large its transaction, and the life that a heartbeat gives it. Default 20 s.
     pub managed_lock_ttl: Duration,
+    /// Bytes of keys and values above which a transaction that is being prewritten is kept alive by a heartbeat. Default
+    /// 32 MiB.
+    pub heartbeat_txn_bytes: u64,
+    /// Longest age to which a heartbeat keeps a transaction alive. Default 1 h.
+    pub max_heartbeat_age: Duration,
     /// Longest age at which a transaction may commit. Default 24 h.
     pub max_txn_age: Duration,
     /// Pairs in a page of a snapshot scan. Default 256.
@@ -80,6 +85,8 @@ impl Default for Config {
             txn_total_limit_bytes: 100 * 1024 * 1024,
             lock_ttl: Duration::from_secs(3),
             managed_lock_ttl: Duration::from_secs(20),
+            heartbeat_txn_bytes: 32 * 1024 * 1024,
+            max_heartbeat_age: Duration::from_secs(60 * 60),
             max_txn_age: Duration::from_secs(24 * 60 * 60),
             scan_batch_size: 256,
             batch_get_size: 5120,

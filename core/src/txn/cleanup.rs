@@ -36,7 +36,7 @@ pub(super) struct Cleanup {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    Grouping(Grouping<Key>),
+    Grouping(Box<Grouping<Key>>),
     RollingBackPrimary { secondaries: Vec<Group<Key>>, backoff: Backoff },
     RollingBackSecondaries,
 }
@@ -56,7 +56,8 @@ impl Cleanup {
         let config = cx.config();
         let request = BatchRollbackRequest { start_version: start_ts.version(), ..BatchRollbackRequest::default() };
         let batches = Sharded::new(KeysShard::new(config, request, options), config.operation_concurrency);
-        let phase = Phase::Grouping(Grouping::new(keys, route::budget(config, budget::CLEANUP)));
+        let grouping = Grouping::new(keys, route::budget(config, budget::CLEANUP));
+        let phase = Phase::Grouping(Box::new(grouping));
         Some(Cleanup { primary, batches, phase })
     }
 

@@ -18,6 +18,9 @@
 //! - A failed assertion counts less than any other error: it may be a mere consequence of a conflict. It is reported if
 //!   nothing else went wrong.
 //!
+//! A large transaction gets a [heartbeat](super::heartbeat) once its primary is locked, until it has ended. If that finds the
+//! lock gone, the transaction was rolled back by somebody else, and need not be tried any further.
+//!
 //! An owner that loses interest before the primary is being committed gets the transaction rolled back; later it is
 //! finished without its owner.
 //!
@@ -34,13 +37,14 @@ use super::cleanup::Cleanup;
 use super::commit_primary::{CommitPrimary, PrimaryCommitted};
 use super::commit_secondaries::CommitSecondaries;
 use super::commit_ts::FetchCommitTs;
+use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
-use super::prewrite::{PrewriteBatch, PrewriteShard};
+use super::prewrite::{PrewriteBatch, PrewriteShard, Prewritten};
 use super::{CommitOptions, Mutation, Mutations};
 use crate::backoff::budget;
-use crate::error::Error;
+use crate::error::{Error, KeyError};
 use crate::key::Key;
-use crate::machine::{Abandoned, Context, Event, Machine, Token};
+use crate::machine::{Abandoned, Context, Event, FanOut, Machine, Observation, Token};
 use crate::request::Shared;
 use crate::route::{self, Grouped, Grouping, Sharded};
 use crate::time::Time;
@@ -77,6 +81,8 @@ pub struct Commit {
     size_bytes: u64,
     options: CommitOptions,
     failed_assertion: Option<Error>,
+    /// At most one.
+    heartbeat: FanOut<Heartbeat>,
     phase: Phase,
 }
 
@@ -105,6 +111,7 @@ impl Commit {
             size_bytes: mutations.size_bytes(),
             options,
             failed_assertion: None,
+            heartbeat: FanOut::new(1),
             phase: Phase::Starting(mutations.into_vec()),
         }
     }
@@ -146,7 +153,11 @@ impl Commit {
     fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
         while let Some(end) = batches.next_finished(cx) {
             match end.and_then(|prewritten| prewritten) {
-                Ok(()) => {}
+                Ok(Prewritten { has_primary }) => {
+                    if has_primary && self.size_bytes > cx.config().heartbeat_txn_bytes {
+                        self.start_heartbeat(cx);
+                    }
+                }
                 Err(error @ Error::AssertionFailed(_)) => {
                     self.failed_assertion.get_or_insert(error);
                 }
@@ -221,6 +232,7 @@ impl Commit {
                 if let Some(secondaries) = secondaries {
                     cx.spawn(secondaries);
                 }
+                self.heartbeat.cancel_all(cx);
                 self.done(Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
             }
             Poll::Ready(Err(error)) => {
@@ -236,13 +248,56 @@ impl Commit {
         if !error.is_undetermined() {
             self.spawn_cleanup(cx, keys);
         }
+        self.heartbeat.cancel_all(cx);
         self.done(Err(error))
     }
 
     fn spawn_cleanup(&self, cx: &mut Context<'_>, keys: Vec<Key>) {
-        let cleanup = Cleanup::new(cx, self.start_ts, self.primary.clone(), keys, self.options.cleanup());
+        let cleanup = Cleanup::new(cx, self.start_ts, self.primary.clone(), keys, self.options.upkeep());
         if let Some(cleanup) = cleanup {
             cx.spawn(cleanup);
+        }
+    }
+
+    /// Nothing is locked if absences were all that was checked.
+    fn start_heartbeat(&mut self, cx: &mut Context<'_>) {
+        if !self.locked_keys.is_empty() {
+            self.heartbeat.add(Heartbeat::new(self.start_ts, self.primary.clone(), self.options.upkeep()));
+            self.heartbeat.run(cx);
+        }
+    }
+
+    fn on_heartbeat_end(&mut self, cx: &mut Context<'_>, end: HeartbeatEnd) -> Poll<End> {
+        let start_ts = self.start_ts;
+        let error = match end {
+            HeartbeatEnd::Refused(reason @ (KeyError::TxnNotFound { .. } | KeyError::TxnLockNotFound { .. })) => {
+                return self.on_primary_lost(cx, Error::RolledBack { start_ts, reason });
+            }
+            HeartbeatEnd::Refused(refusal) => Error::Key(refusal),
+            HeartbeatEnd::TooOld { age } => Error::TxnTooOld { start_ts, age },
+            HeartbeatEnd::Unreachable(error) => error,
+        };
+        // The lock lives on for a while: perhaps long enough.
+        cx.observe(Observation::BackgroundFailed { task: "heartbeat", error });
+        Poll::Pending
+    }
+
+    /// Once the primary is being committed, the answer to that will tell; before, there is nothing to wait for.
+    fn on_primary_lost(&mut self, cx: &mut Context<'_>, error: Error) -> Poll<End> {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Prewriting(mut batches) => {
+                let keys = self.keys_sent(&batches);
+                batches.cancel_all(cx);
+                self.fail(cx, error, keys)
+            }
+            Phase::FetchingCommitTs(_) => {
+                let keys = std::mem::take(&mut self.locked_keys);
+                self.fail(cx, error, keys)
+            }
+            phase => {
+                self.phase = phase;
+                Poll::Pending
+            }
         }
     }
 
@@ -281,6 +336,11 @@ impl Machine for Commit {
     }
 
     fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+        if self.heartbeat.waits_for(token) {
+            self.heartbeat.handle(cx, token, event);
+            let end = self.heartbeat.next_finished(cx);
+            return end.map_or(Poll::Pending, |(_, end)| self.on_heartbeat_end(cx, end));
+        }
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Grouping(mut grouping) => match grouping.handle(cx, token, event) {
                 Poll::Ready(grouped) => self.on_grouped(cx, grouped),

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  Transaction (data) ──► Mutations (data) ──► Commit ──► per batch: Prewrite
+//!                                                     ├──► Heartbeat                   of a large transaction
 //!                                                     ├──► the commit timestamp, from PD
 //!                                                     ├──► CommitPrimary               decides the transaction
 //!                                                     ├──► CommitSecondaries           in the background
@@ -18,6 +19,7 @@ mod commit;
 mod commit_primary;
 mod commit_secondaries;
 mod commit_ts;
+mod heartbeat;
 mod keys_call;
 mod lock_ttl;
 mod mutations;

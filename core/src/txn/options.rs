@@ -94,8 +94,8 @@ impl CommitOptions {
         CallOptions { deadline: Time::MAX, ..self.foreground() }
     }
 
-    /// For rolling back, which frees space and is no change of data.
-    pub(super) fn cleanup(&self) -> CallOptions {
+    /// For what changes no data: rolling back, and heartbeats. Nobody's deadline can stop it.
+    pub(super) fn upkeep(&self) -> CallOptions {
         self.of_writes(Time::MAX)
     }
 

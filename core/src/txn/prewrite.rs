@@ -55,7 +55,7 @@ pub(super) struct PrewriteShard {
 
 impl Shard for PrewriteShard {
     type Item = Mutation;
-    type Output = Result<(), Error>;
+    type Output = Result<Prewritten, Error>;
     type Child = PrewriteBatch;
 
     fn child(
@@ -94,6 +94,13 @@ impl Shard for PrewriteShard {
     }
 }
 
+/// All mutations of a batch are prewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Prewritten {
+    /// Whether the primary is among them.
+    pub(super) has_primary: bool,
+}
+
 /// One batch; see the [module documentation](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PrewriteBatch {
@@ -124,7 +131,7 @@ enum Verdict {
     Failed(Error),
 }
 
-type End = ShardEnd<Mutation, Result<(), Error>>;
+type End = ShardEnd<Mutation, Result<Prewritten, Error>>;
 
 impl PrewriteBatch {
     /// The keys that no request of this transaction has named yet, provided that the batch has not been started.
@@ -171,7 +178,7 @@ impl PrewriteBatch {
             return self.committed_unasked(response.one_pc_commit_ts);
         }
         if response.errors.is_empty() {
-            return self.done(Ok(()));
+            return self.prewritten();
         }
         match self.verdict(response.errors) {
             Verdict::Failed(error) => self.done(Err(error)),
@@ -246,7 +253,7 @@ impl PrewriteBatch {
     }
 
     fn resolve(&mut self, cx: &mut Context<'_>, locks: Vec<LockInfo>, backoff: Backoff) -> Poll<End> {
-        let Some(lock) = locks.first().cloned() else { return self.done(Ok(())) };
+        let Some(lock) = locks.first().cloned() else { return self.prewritten() };
         cx.observe(Observation::LockMet { caller_ts: self.start_ts(), lock_ts: lock.start_ts });
         let mut resolve = ResolveLocks::for_write(self.start_ts(), locks, self.options.clone(), backoff);
         match resolve.start(cx) {
@@ -283,7 +290,13 @@ impl PrewriteBatch {
         self.request.primary_lock.clone().into()
     }
 
-    fn done(&mut self, result: Result<(), Error>) -> Poll<End> {
+    fn prewritten(&mut self) -> Poll<End> {
+        let primary = &self.request.primary_lock;
+        let has_primary = self.mutations.iter().any(|mutation| mutation.key.as_slice() == &primary[..]);
+        self.done(Ok(Prewritten { has_primary }))
+    }
+
+    fn done(&mut self, result: Result<Prewritten, Error>) -> Poll<End> {
         self.phase = Phase::Ended;
         Poll::Ready(ShardEnd::Done(result))
     }

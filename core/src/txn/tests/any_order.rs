@@ -153,10 +153,8 @@ impl World {
         if waiting == 0 {
             return false;
         }
-        match self.rng.below(10) {
-            0 if self.answers < HOSTILE_ANSWERS => self.split(),
-            1 => self.find_stores_alive(),
-            _ => {}
+        if self.answers < HOSTILE_ANSWERS && self.rng.below(10) == 0 {
+            self.split();
         }
         let mut index = self.rng.below(waiting as u64) as usize;
         if index < owners {
@@ -300,13 +298,6 @@ impl World {
                 PdResponse::Region(region)
             }
             other => pd_answer(other),
-        }
-    }
-
-    /// A check of their health has found that stores answer again.
-    fn find_stores_alive(&self) {
-        for store in self.knowledge.stores.all() {
-            self.knowledge.stores.report_success(store.id);
         }
     }
 

@@ -8,6 +8,7 @@ mod any_order;
 mod background;
 mod commit;
 mod commit_ts;
+mod heartbeat;
 mod mutations;
 mod prewrite;
 mod transaction;
@@ -314,7 +315,7 @@ fn faults_of_unknown_execution() -> impl Iterator<Item = Fault> {
         FaultKind::Timeout,
         FaultKind::Protocol,
         FaultKind::Status(13),
-        FaultKind::Status(12),
+        FaultKind::Status(14),
         FaultKind::Overloaded,
         FaultKind::Closed,
     ];

@@ -39,7 +39,6 @@ fn region_errors() -> Vec<errorpb::Error> {
         errorpb::Error { not_leader: Some(errorpb::NotLeader::default()), ..Default::default() },
         errorpb::Error { region_not_found: Some(errorpb::RegionNotFound::default()), ..Default::default() },
         errorpb::Error { epoch_not_match: Some(errorpb::EpochNotMatch::default()), ..Default::default() },
-        errorpb::Error { stale_command: Some(errorpb::StaleCommand::default()), ..Default::default() },
         errorpb::Error { raft_entry_too_large: Some(errorpb::RaftEntryTooLarge::default()), ..Default::default() },
         errorpb::Error { message: "something new".into(), ..Default::default() },
     ]
@@ -188,6 +187,30 @@ fn an_answer_lost_after_a_refused_timestamp_leaves_the_outcome_open() {
     script.timestamp(ts(3_000));
     answer_all(&mut script, |_| Answer::Fault(maybe_executed()));
     expect_undetermined(&mut script);
+}
+
+/// A leader that steps down does not know what becomes of what it has proposed.
+#[test]
+fn a_command_that_went_stale_leaves_the_outcome_open_unless_a_later_one_is_answered() {
+    let stale = errorpb::Error { stale_command: Some(errorpb::StaleCommand::default()), ..Default::default() };
+    let mut script = committing(["a"]);
+    script.region_error(stale.clone());
+    answer_all(&mut script, |_| Answer::RegionError(server_is_busy()));
+    expect_undetermined(&mut script);
+
+    let mut script = committing(["a"]);
+    script.region_error(stale);
+    answer_all(&mut script, |_| Answer::Refuse(lock_not_found("a")));
+    assert_eq!(expect_failed(&mut script).1, ["a"]);
+}
+
+#[test]
+fn a_server_that_does_not_know_or_permit_the_command_leaves_nothing_open() {
+    for code in [7, 12, 16] {
+        let mut script = committing(["a"]);
+        script.fault(Fault::new(FaultKind::Status(code), Execution::MaybeExecuted, "store-1"));
+        assert_eq!(expect_failed(&mut script).1, ["a"], "status {code}");
+    }
 }
 
 /// A replica that cannot be reached, or a region that is not where it was thought to be, hides no answer.

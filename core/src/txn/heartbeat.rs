@@ -1,0 +1,170 @@
+//! Keeps the primary lock of a live transaction from expiring.
+//!
+//! ```text
+//!   start            woken                timestamp             lock extended
+//! ────────► Sleeping ─────► FetchingTimestamp ─────► Beating ───────────────► Sleeping …
+//!              ▲                    │ PD failed         │ TiKV did not answer
+//!              └────────────────────┴───────────────────┘
+//!                  lock gone, transaction too old, or too many failures in a row: done
+//! ```
+//!
+//! One beat every half of [`Config::managed_lock_ttl`]; each asks TiKV to extend the life of the lock to the transaction's age,
+//! by PD's time, plus that whole. Runs beside its owner, from the moment the primary is locked until the owner cancels it.
+//! A failure of PD counts like one of TiKV: neither ends it by itself, as the lock may outlive both.
+//!
+//! client-go: `keepAlive`, `sendTxnHeartBeat`.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use tikv_proto::kvrpcpb::{TxnHeartBeatRequest, TxnHeartBeatResponse};
+
+use super::refusal;
+use crate::backoff::budget;
+use crate::config::Config;
+use crate::error::{Error, KeyError};
+use crate::key::Key;
+use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::oracle::FetchTimestamp;
+use crate::route::{self, CallEnd, CallOptions, RegionCall};
+use crate::timestamp::Timestamp;
+
+/// Failures in a row after which it gives up.
+const MAX_CONSECUTIVE_FAILURES: u32 = 10;
+/// However short a lock is to live.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Heartbeat of one transaction; see the [module documentation](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Heartbeat {
+    primary: Key,
+    start_ts: Timestamp,
+    options: CallOptions,
+    failures: u32,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Sleeping,
+    FetchingTimestamp(FetchTimestamp),
+    Beating(Box<RegionCall<TxnHeartBeatRequest>>),
+}
+
+/// Why a heartbeat stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum HeartbeatEnd {
+    /// TiKV refused: as a rule, because the lock is gone.
+    Refused(KeyError),
+    /// The transaction has lived longer than a heartbeat may keep it alive.
+    TooOld {
+        /// Its age by PD's clock.
+        age: Duration,
+    },
+    /// PD or TiKV did not answer again and again.
+    Unreachable(Error),
+}
+
+impl Heartbeat {
+    /// For the transaction that began at `start_ts` and has locked `primary`.
+    pub(super) fn new(start_ts: Timestamp, primary: Key, options: CallOptions) -> Self {
+        Heartbeat { primary, start_ts, options, failures: 0, phase: Phase::Sleeping }
+    }
+
+    fn sleep(&mut self, cx: &mut Context<'_>) -> Poll<HeartbeatEnd> {
+        let interval = cx.config().managed_lock_ttl / 2;
+        cx.sleep(interval.max(SHORTEST_INTERVAL), SleepReason::Heartbeat);
+        self.phase = Phase::Sleeping;
+        Poll::Pending
+    }
+
+    fn fetch_timestamp(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut fetch: FetchTimestamp,
+        step: impl FnOnce(&mut FetchTimestamp, &mut Context<'_>) -> Poll<Result<Timestamp, Error>>,
+    ) -> Poll<HeartbeatEnd> {
+        match step(&mut fetch, cx) {
+            Poll::Ready(Ok(now)) => self.beat(cx, now),
+            Poll::Ready(Err(error)) => self.on_failure(cx, error),
+            Poll::Pending => {
+                self.phase = Phase::FetchingTimestamp(fetch);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn beat(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Poll<HeartbeatEnd> {
+        let age = now.physical_since(self.start_ts);
+        if age > cx.config().max_heartbeat_age {
+            return Poll::Ready(HeartbeatEnd::TooOld { age });
+        }
+        let request = TxnHeartBeatRequest {
+            primary_lock: self.primary.to_bytes(),
+            start_version: self.start_ts.version(),
+            advise_lock_ttl: advised_ttl_ms(cx.config(), age),
+            ..TxnHeartBeatRequest::default()
+        };
+        let backoff = route::budget(cx.config(), budget::KEEP_ALIVE);
+        let call = RegionCall::to_key(self.primary.clone(), request, self.options.clone(), backoff).repeatable();
+        self.call(cx, Box::new(call), RegionCall::start)
+    }
+
+    fn call(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut call: Box<RegionCall<TxnHeartBeatRequest>>,
+        step: impl FnOnce(&mut RegionCall<TxnHeartBeatRequest>, &mut Context<'_>) -> Poll<CallEnd<TxnHeartBeatResponse>>,
+    ) -> Poll<HeartbeatEnd> {
+        let Poll::Ready(end) = step(&mut call, cx) else {
+            self.phase = Phase::Beating(call);
+            return Poll::Pending;
+        };
+        match end.into_result("TxnHeartBeat").map(|response| refusal::key_error(response.error)) {
+            Ok(Some(refusal)) => Poll::Ready(HeartbeatEnd::Refused(refusal)),
+            Ok(None) => {
+                self.failures = 0;
+                self.sleep(cx)
+            }
+            Err(error) => self.on_failure(cx, error),
+        }
+    }
+
+    fn on_failure(&mut self, cx: &mut Context<'_>, error: Error) -> Poll<HeartbeatEnd> {
+        self.failures += 1;
+        if self.failures > MAX_CONSECUTIVE_FAILURES || error == Error::Closed {
+            return Poll::Ready(HeartbeatEnd::Unreachable(error));
+        }
+        self.sleep(cx)
+    }
+}
+
+impl Machine for Heartbeat {
+    type Output = HeartbeatEnd;
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<HeartbeatEnd> {
+        self.sleep(cx)
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<HeartbeatEnd> {
+        match (std::mem::replace(&mut self.phase, Phase::Sleeping), event) {
+            (Phase::Sleeping, Event::Woken) => {
+                let fetch = FetchTimestamp::new(cx.config());
+                self.fetch_timestamp(cx, fetch, FetchTimestamp::start)
+            }
+            (Phase::FetchingTimestamp(fetch), event) => {
+                self.fetch_timestamp(cx, fetch, |fetch, cx| fetch.handle(cx, token, event))
+            }
+            (Phase::Beating(call), event) => self.call(cx, call, |call, cx| call.handle(cx, token, event)),
+            (phase, _) => {
+                self.phase = phase;
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn advised_ttl_ms(config: &Config, age: Duration) -> u64 {
+    let ttl = age.saturating_add(config.managed_lock_ttl);
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
+}
