@@ -12,7 +12,6 @@ macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident($machine:ty) -> $output:ty, $codec:ident;)+) => {
         /// An operation: a machine that has not been started.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-        #[allow(clippy::large_enum_variant)] // Boxed by the table that holds it.
         pub enum Operation {
             $($(#[$doc])* $name($machine),)+
         }

@@ -6,7 +6,6 @@ use crate::request::pd::PdResponse;
 
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::large_enum_variant)] // Moved once from the driver to the machine; boxing would cost more.
 pub enum Event {
     /// Answers [`Command::Call`](super::Command::Call).
     Reply(Result<Response, Fault>),

@@ -108,7 +108,6 @@ macro_rules! requests {
 
         /// A store's response.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-        #[allow(clippy::large_enum_variant)] // Moved once from the decoder to its machine; boxing would cost more.
         pub enum Response {
             $($(#[$doc])* $name($response),)+
         }

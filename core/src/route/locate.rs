@@ -204,7 +204,7 @@ impl Locate {
         let stores = &cx.knowledge().stores;
         match answer {
             Ok(PdResponse::Store(Some(store))) if store.id == store_id && !store.address.is_empty() => {
-                stores.learn(&store)
+                stores.learn(&store);
             }
             // A store without an address is as good as none.
             Ok(_) => stores.forget(store_id),

@@ -85,7 +85,6 @@ pub type StoreReply = Result<Response, CallError>;
 
 /// What became of a request to a store.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant)] // Matched on the spot; boxing would cost more.
 pub enum Served {
     /// The answer.
     Answered(StoreReply),
@@ -110,7 +109,6 @@ pub struct Cluster {
 
 /// What is done at some later time.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // Few of them, and only under faults.
 enum Postponed {
     Request { store_id: u64, context: kvrpcpb::Context, request: Request },
     Reply { store_id: u64, reply: StoreReply },

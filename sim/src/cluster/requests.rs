@@ -14,7 +14,6 @@ use crate::status::{CallError, Code, Status};
 use crate::storage::{Handled, LockWait, Outcome, Refusal};
 
 /// What the storage made of a request.
-#[allow(clippy::large_enum_variant)] // Taken apart at once.
 enum Executed {
     Reply(StoreReply),
     Wait(Box<LockWait>),

@@ -7,9 +7,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const TTL: Duration = Duration::from_secs(600);
 
 fn index() -> RegionIndex {
-    let mut config = Config::default();
-    config.region_ttl_jitter = Duration::ZERO;
-    RegionIndex::new(&config)
+    RegionIndex::new(&Config { region_ttl_jitter: Duration::ZERO, ..Config::default() })
 }
 
 /// A region led by the peer on the first of its stores.
