@@ -133,6 +133,15 @@ impl StoreRegistry {
         })
     }
 
+    /// The store is known to answer, from a health check, say: it is worth a try.
+    pub fn report_success(&self, id: u64) {
+        self.write(|stores| {
+            if let Some(store) = stores.get_mut(&id) {
+                Arc::make_mut(store).liveness = Liveness::Reachable;
+            }
+        });
+    }
+
     /// The store's identity is in doubt (it said it is another store): asks for a check with PD.
     pub fn request_check(&self, id: u64) {
         self.write(|stores| {

@@ -36,6 +36,18 @@ fn a_store_that_pd_still_knows_is_worth_another_try() {
 }
 
 #[test]
+fn a_store_that_is_seen_to_answer_is_worth_another_try_even_before_pd_is_asked() {
+    let stores = StoreRegistry::default();
+    stores.learn(&store(1, "a:1"));
+    stores.report_failure(1, 0);
+    stores.report_success(1);
+    stores.report_success(2);
+    let alive = known(&stores, 1);
+    assert_eq!((alive.epoch, alive.liveness, alive.needs_check), (1, Liveness::Reachable, true));
+    assert_eq!(stores.get(2), None);
+}
+
+#[test]
 fn what_was_learnt_of_replicas_before_a_failure_holds_no_more() {
     let stores = StoreRegistry::default();
     stores.learn(&store(1, "a:1"));
