@@ -20,8 +20,6 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
-
 use super::usable_region::usable_region;
 use crate::backoff::{Backoff, BackoffKind};
 use crate::error::{CallFailure, Error, PdError};
@@ -32,7 +30,7 @@ use crate::request::pd::{PdRegion, PdRequest, PdResponse};
 use crate::time::Time;
 
 /// Sorts behind every key that is in use, so that its region is the last one, or one close to it.
-const BEHIND_ALL_KEYS: &[u8] = &[0xff; 128];
+const BEHIND_ALL_KEYS: &[u8] = &[0xff; 64];
 
 /// Regions looked at, one after the other, in search of the one before a key. More than one or two are a sign that PD is
 /// broken.
@@ -123,9 +121,8 @@ impl Locate {
             Place::Of(key) => PdRequest::RegionByKey { key: codec.encode_region_key(key), leader_only },
             // PD's own question for the previous region means the one before the region that holds the key.
             Place::Before(key) => {
-                let key = codec.encode_region_key(key);
-                let key = if key.is_empty() { Bytes::from_static(BEHIND_ALL_KEYS) } else { key };
-                PdRequest::RegionByKey { key, leader_only }
+                let key = if key.is_empty() { Key::from_static(BEHIND_ALL_KEYS) } else { key.clone() };
+                PdRequest::RegionByKey { key: codec.encode_region_key(&key), leader_only }
             }
             Place::Id(id) => PdRequest::RegionById { id: *id, leader_only },
         };

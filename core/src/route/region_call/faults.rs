@@ -30,7 +30,8 @@ impl<R: StoreRequest> RegionCall<R> {
             kind,
             FaultKind::Status(status::PERMISSION_DENIED | status::UNIMPLEMENTED | status::UNAUTHENTICATED)
         );
-        self.maybe_executed |= fault.may_be_executed() && !is_refusal;
+        // Even of a refusal: a status that ends a stream says nothing of what was on its way.
+        self.maybe_executed |= fault.may_be_executed();
         self.last = CallFailure::Fault(fault.clone());
         if is_refusal {
             return self.refused(choice, &fault.detail);

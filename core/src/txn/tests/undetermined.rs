@@ -28,8 +28,10 @@ fn answer_all(script: &mut Script<Commit>, mut answer_call: impl FnMut(&Request)
 fn lost_answers() -> Vec<Event> {
     let faults = faults_of_unknown_execution().map(|fault| Event::Reply(Err(fault)));
     let wrong = Event::Reply(Ok(kvrpcpb::GetResponse::default().into()));
-    let unsure = answer(&kvrpcpb::CommitRequest::default().into(), Answer::RegionError(undetermined_result()));
-    faults.chain([wrong, unsure]).collect()
+    let stale_command = errorpb::Error { stale_command: Some(errorpb::StaleCommand::default()), ..Default::default() };
+    let unsure = [undetermined_result(), stale_command]
+        .map(|error| answer(&kvrpcpb::CommitRequest::default().into(), Answer::RegionError(error)));
+    faults.chain([wrong]).chain(unsure).collect()
 }
 
 /// Answers that say that the attempt at hand was not executed, and nothing of the one before.
