@@ -68,9 +68,12 @@ impl SnapshotOptions {
     /// The defaults, at `read_ts`.
     #[must_use]
     pub fn new(read_ts: Timestamp, config: &Config) -> Self {
+        // The common case, a get that meets no lock, sends this very context.
+        let call = CallOptions::new(config);
+        let max_execution_duration_ms = whole_ms(call.timeout);
         SnapshotOptions {
             read_ts,
-            call: CallOptions::new(config),
+            call: call.with_context(|context| context.max_execution_duration_ms = max_execution_duration_ms),
             batch_timeout: config.batch_call_timeout,
             first_timeout: None,
             need_commit_ts: false,
@@ -168,8 +171,19 @@ impl SnapshotOptions {
         read_through: &ReadThrough,
     ) -> CallOptions {
         let timeout = self.first_timeout.filter(|_| first).unwrap_or(timeout);
-        self.call.clone().with_timeout(timeout).with_context(|context| {
-            context.max_execution_duration_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let call = self.call.clone().with_timeout(timeout);
+        let max_execution_duration_ms = whole_ms(timeout);
+        let own = &self.call.context;
+        let is_as_it_must_be = own.max_execution_duration_ms == max_execution_duration_ms
+            && !(met_lock && (own.stale_read || own.busy_threshold_ms != 0))
+            && own.resolved_locks.is_empty()
+            && own.committed_locks.is_empty()
+            && read_through.is_empty();
+        if is_as_it_must_be {
+            return call;
+        }
+        call.with_context(|context| {
+            context.max_execution_duration_ms = max_execution_duration_ms;
             if met_lock {
                 context.stale_read = false;
                 context.busy_threshold_ms = 0;
@@ -177,4 +191,8 @@ impl SnapshotOptions {
             read_through.write_into(context);
         })
     }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

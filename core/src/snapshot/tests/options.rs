@@ -29,3 +29,10 @@ fn the_next_request_tells_only_what_is_known_now() {
     let options = options().with_context(|context| context.resolved_locks = versions(&[2]));
     assert!(next(&options, &fresh()).context.resolved_locks.is_empty(), "not what somebody left in the context");
 }
+
+#[test]
+fn a_read_that_meets_no_lock_sends_the_context_as_it_is() {
+    let options = options();
+    assert_eq!(next(&options, &fresh()).context, options.call.context);
+    assert_eq!(options.call.context.max_execution_duration_ms, 30_000);
+}

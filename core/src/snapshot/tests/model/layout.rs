@@ -91,16 +91,20 @@ impl Layout {
         }))
     }
 
-    /// The region of a key, as PD describes it.
+    /// The region of a key, both as PD knows them.
     pub(super) fn of(&self, key: &[u8]) -> Arc<PdRegion> {
-        let region = self.regions.iter().find(|region| region.range.contains(key));
-        region.expect("regions leave no hole").for_pd()
+        self.regions[self.index_of(key)].for_pd()
     }
 
-    /// The region before a key, as PD describes it.
-    pub(super) fn before(&self, key: &[u8]) -> Arc<PdRegion> {
-        let before = |region: &&Region| key.is_empty() || region.range.start.as_slice() < key;
-        self.regions.iter().rfind(before).expect("regions leave no hole").for_pd()
+    /// The region before that of a key, both as PD knows them.
+    pub(super) fn before(&self, key: &[u8]) -> Option<Arc<PdRegion>> {
+        Some(self.regions[self.index_of(key).checked_sub(1)?].for_pd())
+    }
+
+    fn index_of(&self, key: &[u8]) -> usize {
+        let begins_behind = |region: &Region| &region.describe().start_key[..] > key;
+        let behind = self.regions.iter().position(begins_behind).unwrap_or(self.regions.len());
+        behind - 1
     }
 }
 

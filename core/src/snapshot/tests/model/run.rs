@@ -147,15 +147,10 @@ impl Run {
     }
 
     fn answer(&self, question: PdRequest) -> PdResponse {
-        let decode = |key| KeyCodec::Txn.decode_region_key(&key).expect("a key as PD knows it");
         match question {
             PdRequest::Timestamp => PdResponse::Timestamp(self.pd_now()),
-            PdRequest::RegionByKey { key, .. } => {
-                PdResponse::Region(Some(self.model.regions.of(decode(key).as_slice())))
-            }
-            PdRequest::PrevRegion { key, .. } => {
-                PdResponse::Region(Some(self.model.regions.before(decode(key).as_slice())))
-            }
+            PdRequest::RegionByKey { key, .. } => PdResponse::Region(Some(self.model.regions.of(&key))),
+            PdRequest::PrevRegion { key, .. } => PdResponse::Region(self.model.regions.before(&key)),
             question => panic!("a read asked {question:?}"),
         }
     }
