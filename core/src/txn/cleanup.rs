@@ -36,7 +36,7 @@ pub(super) struct Cleanup {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    Grouping(Box<Grouping<Key>>),
+    Grouping(Grouping<Key>),
     RollingBackPrimary { secondaries: Vec<Group<Key>>, backoff: Backoff },
     RollingBackSecondaries,
 }
@@ -57,7 +57,7 @@ impl Cleanup {
         let request = BatchRollbackRequest { start_version: start_ts.version(), ..BatchRollbackRequest::default() };
         let batches = Sharded::new(KeysShard::new(config, request, options), config.operation_concurrency);
         let grouping = Grouping::new(keys, route::budget(config, budget::CLEANUP));
-        let phase = Phase::Grouping(Box::new(grouping));
+        let phase = Phase::Grouping(grouping);
         Some(Cleanup { primary, batches, phase })
     }
 

@@ -27,6 +27,7 @@
 //! client-go: `twoPhaseCommitter.execute`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ pub struct Commit {
     started_at: Time,
     primary: Key,
     /// The keys that prewrite locks, in order.
-    locked_keys: Vec<Key>,
+    locked_keys: Arc<[Key]>,
     size_bytes: u64,
     options: CommitOptions,
     failed_assertion: Option<Error>,
@@ -173,7 +174,7 @@ impl Commit {
             return Poll::Pending;
         }
         if let Some(error) = self.failed_assertion.take() {
-            let keys = std::mem::take(&mut self.locked_keys);
+            let keys = self.locked_keys.to_vec();
             return self.fail(cx, error, keys);
         }
         if self.locked_keys.is_empty() {
@@ -201,14 +202,14 @@ impl Commit {
                     self.start_ts,
                     commit_ts,
                     self.primary.clone(),
-                    self.locked_keys.clone(),
+                    Arc::clone(&self.locked_keys),
                     self.options.commit_ts,
                     self.options.foreground(),
                 );
                 self.commit_primary(cx, commit, CommitPrimary::start)
             }
             Poll::Ready(Err(error)) => {
-                let keys = std::mem::take(&mut self.locked_keys);
+                let keys = self.locked_keys.to_vec();
                 self.fail(cx, error, keys)
             }
         }
@@ -236,7 +237,7 @@ impl Commit {
                 self.done(Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
             }
             Poll::Ready(Err(error)) => {
-                let keys = std::mem::take(&mut self.locked_keys);
+                let keys = self.locked_keys.to_vec();
                 self.fail(cx, error, keys)
             }
         }
@@ -291,7 +292,7 @@ impl Commit {
                 self.fail(cx, error, keys)
             }
             Phase::FetchingCommitTs(_) => {
-                let keys = std::mem::take(&mut self.locked_keys);
+                let keys = self.locked_keys.to_vec();
                 self.fail(cx, error, keys)
             }
             phase => {
@@ -372,7 +373,7 @@ impl Machine for Commit {
         let keys = match &self.phase {
             Phase::Starting(_) | Phase::Grouping(_) | Phase::Ended => Vec::new(),
             Phase::Prewriting(batches) => self.keys_sent(batches),
-            Phase::FetchingCommitTs(_) => self.locked_keys.clone(),
+            Phase::FetchingCommitTs(_) => self.locked_keys.to_vec(),
             Phase::CommittingPrimary(_) => return Abandoned::FinishInBackground,
         };
         self.phase = Phase::Ended;

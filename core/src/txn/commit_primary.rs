@@ -52,7 +52,7 @@ pub(super) struct CommitPrimary {
     commit_ts: Timestamp,
     primary: Key,
     /// All keys to commit, in order, the primary among them.
-    keys: Vec<Key>,
+    keys: Arc<[Key]>,
     /// How many keys, from the primary on, are in the request.
     in_request: usize,
     rules: CommitTsRules,
@@ -70,8 +70,8 @@ pub(super) struct CommitPrimary {
 enum Phase {
     Idle,
     Locating(Locate),
-    Calling(Box<RegionCall<CommitRequest>>),
-    FetchingCommitTs(Box<FetchCommitTs>),
+    Calling(RegionCall<CommitRequest>),
+    FetchingCommitTs(FetchCommitTs),
     BackingOff(AfterSleep),
 }
 
@@ -90,7 +90,7 @@ impl CommitPrimary {
         start_ts: Timestamp,
         commit_ts: Timestamp,
         primary: Key,
-        keys: Vec<Key>,
+        keys: Arc<[Key]>,
         rules: CommitTsRules,
         options: CallOptions,
     ) -> Self {
@@ -146,7 +146,7 @@ impl CommitPrimary {
         match call.start(cx) {
             Poll::Ready(end) => self.on_end(cx, end),
             Poll::Pending => {
-                self.phase = Phase::Calling(Box::new(call));
+                self.phase = Phase::Calling(call);
                 Poll::Pending
             }
         }
@@ -215,7 +215,7 @@ impl CommitPrimary {
             AfterSleep::FetchCommitTs { min_commit_ts } => {
                 let fetch = FetchCommitTs::new(self.start_ts, self.rules, self.options.deadline);
                 let fetch = fetch.at_least(min_commit_ts);
-                self.fetch_commit_ts(cx, Box::new(fetch), FetchCommitTs::start)
+                self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
             }
         }
     }
@@ -223,7 +223,7 @@ impl CommitPrimary {
     fn fetch_commit_ts(
         &mut self,
         cx: &mut Context<'_>,
-        mut fetch: Box<FetchCommitTs>,
+        mut fetch: FetchCommitTs,
         step: impl FnOnce(&mut FetchCommitTs, &mut Context<'_>) -> Poll<Result<Timestamp, Error>>,
     ) -> Poll<End> {
         match step(&mut fetch, cx) {
@@ -240,8 +240,9 @@ impl CommitPrimary {
     }
 
     fn committed(&mut self) -> Poll<End> {
-        let (from, mut secondaries) = (self.primary_index(), std::mem::take(&mut self.keys));
-        secondaries.drain(from..from + self.in_request);
+        let (before, rest) = self.keys.split_at(self.primary_index());
+        let after = rest.get(self.in_request..).unwrap_or_default();
+        let secondaries = [before, after].concat();
         Poll::Ready(Ok(PrimaryCommitted { commit_ts: self.commit_ts, secondaries }))
     }
 

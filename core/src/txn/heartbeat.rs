@@ -48,7 +48,7 @@ pub(super) struct Heartbeat {
 enum Phase {
     Sleeping,
     FetchingTimestamp(FetchTimestamp),
-    Beating(Box<RegionCall<TxnHeartBeatRequest>>),
+    Beating(RegionCall<TxnHeartBeatRequest>),
 }
 
 /// Why a heartbeat stopped.
@@ -107,13 +107,13 @@ impl Heartbeat {
         };
         let backoff = route::budget(cx.config(), budget::KEEP_ALIVE);
         let call = RegionCall::to_key(self.primary.clone(), request, self.options.clone(), backoff).repeatable();
-        self.call(cx, Box::new(call), RegionCall::start)
+        self.call(cx, call, RegionCall::start)
     }
 
     fn call(
         &mut self,
         cx: &mut Context<'_>,
-        mut call: Box<RegionCall<TxnHeartBeatRequest>>,
+        mut call: RegionCall<TxnHeartBeatRequest>,
         step: impl FnOnce(&mut RegionCall<TxnHeartBeatRequest>, &mut Context<'_>) -> Poll<CallEnd<TxnHeartBeatResponse>>,
     ) -> Poll<HeartbeatEnd> {
         let Poll::Ready(end) = step(&mut call, cx) else {

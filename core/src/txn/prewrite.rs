@@ -30,7 +30,7 @@ use crate::error::{Conflict, ConflictReason, Error, KeyError, LockInfo};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::lock::{ResolveLocks, Resolved, sleep_for_lock};
-use crate::machine::{Context, Event, Machine, Observation, Token};
+use crate::machine::{Context, Event, Machine, Token};
 use crate::request::Shared;
 use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd};
 use crate::timestamp::Timestamp;
@@ -119,7 +119,7 @@ pub(super) struct PrewriteBatch {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Starting(Backoff),
-    Calling(Box<RegionCall<PrewriteRequest>>),
+    Calling(RegionCall<PrewriteRequest>),
     ResolvingLocks { resolve: Box<ResolveLocks>, lock: Box<LockInfo> },
     WaitingForLock(Backoff),
     Ended,
@@ -152,7 +152,7 @@ impl PrewriteBatch {
         match call.start(cx) {
             Poll::Ready(end) => self.on_end(cx, end),
             Poll::Pending => {
-                self.phase = Phase::Calling(Box::new(call));
+                self.phase = Phase::Calling(call);
                 Poll::Pending
             }
         }
@@ -254,7 +254,6 @@ impl PrewriteBatch {
 
     fn resolve(&mut self, cx: &mut Context<'_>, locks: Vec<LockInfo>, backoff: Backoff) -> Poll<End> {
         let Some(lock) = locks.first().cloned() else { return self.prewritten() };
-        cx.observe(Observation::LockMet { caller_ts: self.start_ts(), lock_ts: lock.start_ts });
         let mut resolve = ResolveLocks::for_write(self.start_ts(), locks, self.options.clone(), backoff);
         match resolve.start(cx) {
             Poll::Ready(resolved) => self.on_resolved(cx, &lock, resolved),
