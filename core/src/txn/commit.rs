@@ -71,7 +71,18 @@ pub struct CommitOutcome {
     pub commit_ts: Option<Timestamp>,
 }
 
-/// Commits a transaction; see the [module documentation](self).
+/// Commits a transaction in two phases: locks every key, takes a timestamp from PD, commits the primary, which decides. Ends
+/// there; the other keys are committed in the background.
+///
+/// What it ends with, if not with success:
+///
+/// - [`Error::Undetermined`]: the commit of the primary was not answered. The transaction may have committed, and must not be run
+///   again. Its locks are left to whoever meets them.
+/// - Anything else: it has not committed and never will. Its locks are rolled back in the background. Whether another run can
+///   succeed, [`Error::is_retryable`] tells.
+///
+/// Abandoned before the primary is being committed, it is rolled back in the background; later, it is finished there.
+/// client-go: `KVTxn.Commit`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Commit {
     start_ts: Timestamp,

@@ -24,7 +24,10 @@ use crate::membuffer::{FlagOp, Flagged, Limits, MemBuffer, Value, WriteError};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
-/// An optimistic transaction; see the [module documentation](self).
+/// An optimistic transaction between its calls: what it has written, how it is to commit, and how far it has come. Plain data.
+///
+/// Reads ask [`Transaction::read`] first and TiKV, at `start_ts`, for what is unknown; what a scan finds there is laid under
+/// the writes by [`MemBuffer::union`]. [`Transaction::begin_commit`] makes the request of a [`Commit`](super::Commit).
 ///
 /// ```
 /// use tikv_core::config::Config;
