@@ -103,7 +103,8 @@ class TikvSim(Cluster):
     name = "tikv-sim"
 
     def command(self, pd_addr):
-        return [self._binary, "serve", "--pd-addr", pd_addr, "--stores", str(STORES), "--regions", str(REGIONS)]
+        return [self._binary, "serve", "--pd-addr", pd_addr, "--stores", str(STORES), "--regions", str(REGIONS),
+                "--exit-on-eof", "--lifetime", "1h"]
 
 
 CLUSTERS = {kind.name: kind for kind in (Unistore, TikvSim)}
