@@ -13,6 +13,9 @@ use super::rollback::{
 };
 use super::txn::Txn;
 
+#[cfg(test)]
+mod tests;
+
 enum Status {
     Locked(Lock),
     Committed(Timestamp),
@@ -47,7 +50,7 @@ impl Execute for CheckSecondaryLocksRequest {
         cx.apply(batch);
         if let Some(commit_ts) = committed {
             response.commit_ts = commit_ts.version();
-            cx.learn_commit(start_ts, commit_ts);
+            cx.learn_commit(start_ts);
         }
         Ok(response)
     }

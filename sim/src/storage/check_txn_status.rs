@@ -10,6 +10,9 @@ use super::lock::{Lock, LockRef};
 use super::rollback::{Fate, MissingLock, determined_fate, resolve_missing_lock, rollback_lock};
 use super::txn::Txn;
 
+#[cfg(test)]
+mod tests;
+
 /// What the answer tells.
 #[derive(Clone, Debug)]
 enum Status {
@@ -43,8 +46,8 @@ impl Execute for CheckTxnStatusRequest {
         let status = check.run(&mut txn, &self.primary_key.clone().into())?;
         let batch = txn.batch;
         cx.apply(batch);
-        if let Status::Ended(Fate::Committed(commit_ts)) = status {
-            cx.learn_commit(check.lock_ts, commit_ts);
+        if let Status::Ended(Fate::Committed(_)) = status {
+            cx.learn_commit(check.lock_ts);
         }
         Ok(answer(status))
     }

@@ -54,6 +54,7 @@ commands! {
     CheckTxnStatusRequest => CheckTxnStatusResponse,
     CheckSecondaryLocksRequest => CheckSecondaryLocksResponse,
     ResolveLockRequest => ResolveLockResponse,
+    BroadcastTxnStatusRequest => BroadcastTxnStatusResponse,
     FlushRequest => FlushResponse,
     BufferBatchGetRequest => BufferBatchGetResponse,
     DeleteRangeRequest => DeleteRangeResponse,
@@ -121,8 +122,8 @@ impl Context<'_> {
     }
 
     /// Remembers that a transaction is known to be committed.
-    pub(super) fn learn_commit(&mut self, start_ts: Timestamp, commit_ts: Timestamp) {
-        self.storage.committed_txns.insert(start_ts, commit_ts);
+    pub(super) fn learn_commit(&mut self, start_ts: Timestamp) {
+        self.storage.txn_status_cache.insert(start_ts, true);
     }
 }
 

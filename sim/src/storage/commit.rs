@@ -12,6 +12,9 @@ use super::mvcc_debug::mvcc_info;
 use super::txn::Txn;
 use super::write::{Write, WriteKind};
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for CommitRequest {
     type Response = CommitResponse;
 
@@ -28,7 +31,7 @@ impl Execute for CommitRequest {
         }
         let batch = txn.batch;
         cx.apply(batch);
-        cx.learn_commit(start_ts, commit_ts);
+        cx.learn_commit(start_ts);
         // The request's timestamp, even if the transaction had been committed at another.
         Ok(CommitResponse { commit_version: self.commit_version, ..CommitResponse::default() })
     }

@@ -12,6 +12,9 @@ use super::errors::Error;
 use super::lock::{KeyLock, Lock, LockKind, LockRef};
 use super::write::{LastChange, SEEK_BOUND, Write, WriteKind};
 
+#[cfg(test)]
+mod tests;
+
 /// All that is stored of one key: its row of the column families lock, write and default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {

@@ -9,8 +9,8 @@ use tikv_core::key::{Key, KeyRange};
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::write_conflict::Reason;
 use tikv_proto::kvrpcpb::{
-    AlreadyExist, Assertion, AssertionFailed, CommitTsExpired, CommitTsTooLarge, DebugInfo, KeyError, LockInfo,
-    MvccDebugInfo, MvccInfo, PrimaryMismatch, TxnLockNotFound, TxnNotFound, WriteConflict,
+    AlreadyExist, Assertion, AssertionFailed, CommitTsExpired, DebugInfo, KeyError, LockInfo, MvccDebugInfo, MvccInfo,
+    PrimaryMismatch, TxnLockNotFound, TxnNotFound, WriteConflict,
 };
 use tikv_proto::{errorpb, kvrpcpb};
 
@@ -44,9 +44,6 @@ pub(super) enum Error {
         key: Key,
     },
     CommitTsExpired(Box<CommitTsExpired>, Option<Box<MvccInfo>>),
-    CommitTsTooLarge {
-        min_commit_ts: Timestamp,
-    },
     AssertionFailed(Box<AssertionFailed>),
     PrimaryMismatch(Box<LockInfo>),
     Committed {
@@ -95,6 +92,8 @@ pub(super) enum Error {
     /// Any other error of a command.
     Other(&'static str),
 
+    /// Not for the client: the calculated commit_ts exceeds what it allows, and the key was locked for two-phase commit.
+    CommitTsTooLarge,
     /// Not for the client: a flush came later than a newer one of the same key.
     GenerationOutOfOrder,
     /// Not for the client: the key carries shared locks, which must be told to let nobody in.
@@ -171,9 +170,6 @@ impl Error {
             Error::CommitTsExpired(expired, mvcc) => {
                 error.debug_info = debug_info(expired.key.clone(), mvcc.as_deref());
                 error.commit_ts_expired = Some(expired.as_ref().clone());
-            }
-            Error::CommitTsTooLarge { min_commit_ts } => {
-                error.commit_ts_too_large = Some(CommitTsTooLarge { commit_ts: min_commit_ts.version() });
             }
             Error::AssertionFailed(failed) => error.assertion_failed = Some(failed.as_ref().clone()),
             Error::PrimaryMismatch(info) => {

@@ -13,6 +13,9 @@ use super::lock::{LockKind, LockRef};
 use super::prewrite::committed_before;
 use super::prewrite_key::{CommitKind, KeyMutation, TxnProps, prewrite_key};
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for FlushRequest {
     type Response = FlushResponse;
 

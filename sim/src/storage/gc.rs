@@ -11,6 +11,9 @@ use super::data::{Data, Record};
 use super::errors::Error;
 use super::write::{Write, WriteKind};
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for GcRequest {
     type Response = GcResponse;
 

@@ -39,13 +39,14 @@ mod check_secondary_locks;
 mod check_txn_status;
 mod command;
 mod commit;
-mod committed_txns;
 mod crc64;
 mod data;
 mod delete_range;
 mod errors;
 mod flush;
 mod gc;
+#[cfg(test)]
+mod harness;
 mod heartbeat;
 mod lock;
 mod lock_wait;
@@ -61,6 +62,7 @@ mod rollback;
 mod scan;
 mod scan_lock;
 mod txn;
+mod txn_status_cache;
 mod write;
 
 use tikv_core::key::KeyRange;
@@ -69,13 +71,13 @@ use tikv_proto::kvrpcpb::{LockInfo, PessimisticLockRequest, PessimisticLockRespo
 
 pub use self::command::Command;
 use self::command::{Context, Reply};
-use self::committed_txns::CommittedTxns;
 use self::data::Data;
 use self::errors::Error;
 pub use self::lock_wait::{LockWait, ReleasedLock};
 use self::pessimistic_lock::{Attempt, acquire_locks};
 use self::raw::RawData;
 use self::txn::MaxTs;
+use self::txn_status_cache::TxnStatusCache;
 
 /// How raw values are stored. TiKV: `storage.api-version` and `storage.enable-ttl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -168,7 +170,7 @@ pub struct Storage {
     data: Data,
     raw: RawData,
     max_ts: MaxTs,
-    committed_txns: CommittedTxns,
+    txn_status_cache: TxnStatusCache,
 }
 
 impl Storage {
@@ -180,7 +182,7 @@ impl Storage {
             data: Data::default(),
             raw: RawData::new(config.raw_format),
             max_ts: MaxTs::default(),
-            committed_txns: CommittedTxns::default(),
+            txn_status_cache: TxnStatusCache::default(),
         }
     }
 

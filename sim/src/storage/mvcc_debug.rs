@@ -13,6 +13,9 @@ use super::errors::Error;
 use super::lock::{Lock, LockRef};
 use super::write::{LastChange, Write, WriteKind};
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for MvccGetByKeyRequest {
     type Response = MvccGetByKeyResponse;
 

@@ -22,6 +22,9 @@ use super::txn::Txn;
 use super::write::{LastChange, Write, WriteKind, right_before};
 use super::{LockWait, Refusal};
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for PessimisticLockRequest {
     type Response = PessimisticLockResponse;
 

@@ -13,6 +13,9 @@ use super::txn::Txn;
 use super::write::{Write, WriteKind};
 use super::{Refusal, Storage};
 
+#[cfg(test)]
+mod tests;
+
 /// From more mutations on, TiKV looks whether their range holds any version at all before it checks each key.
 const FORWARD_MIN_MUTATIONS: usize = 12;
 
@@ -46,7 +49,7 @@ impl Execute for PrewriteRequest {
         let batch = txn.batch;
         cx.apply(batch);
         if prewrite.is_one_pc {
-            cx.learn_commit(prewrite.props.start_ts, min_commit_ts);
+            cx.learn_commit(prewrite.props.start_ts);
         }
         Ok(response)
     }
@@ -96,7 +99,7 @@ fn props_of(request: &PrewriteRequest, storage: &Storage) -> TxnProps {
         min_commit_ts: Timestamp::from_version(request.min_commit_ts),
         skip_constraint_check: request.skip_constraint_check,
         // A transaction that is known to be committed must have been prewritten before.
-        is_retry: is_marked_retry || (is_pessimistic && storage.committed_txns.contains(start_ts)),
+        is_retry: is_marked_retry || (is_pessimistic && storage.txn_status_cache.is_committed(start_ts)),
         assertion_level: request.assertion_level(),
         generation: 0,
     }
@@ -154,7 +157,7 @@ impl Prewrite {
                         return Ok(Prewritten { locked: Vec::new(), min_commit_ts: commit_ts });
                     }
                     match error {
-                        Error::CommitTsTooLarge { .. } => {
+                        Error::CommitTsTooLarge => {
                             self.fall_back(txn);
                             result.min_commit_ts = Timestamp::ZERO;
                         }
@@ -188,7 +191,7 @@ impl Prewrite {
 pub(super) fn committed_before(txn: &Txn<'_>, mutation: &KeyMutation, error: &Error) -> Option<Timestamp> {
     let may_be_repeated = match error {
         Error::WriteConflict(conflict) => conflict.conflict_commit_ts > conflict.start_ts,
-        Error::PessimisticLockNotFound { .. } | Error::CommitTsTooLarge { .. } | Error::KeyIsLocked(_) => true,
+        Error::PessimisticLockNotFound { .. } | Error::CommitTsTooLarge | Error::KeyIsLocked(_) => true,
         _ => false,
     };
     match txn.data.commit_record(&mutation.key, txn.start_ts()) {

@@ -400,7 +400,7 @@ impl<'a> KeyPrewrite<'a> {
         if !max_commit_ts.is_zero() && min_commit_ts > max_commit_ts {
             lock.use_async_commit = false;
             lock.secondaries.clear();
-            return Err(Error::CommitTsTooLarge { min_commit_ts });
+            return Err(Error::CommitTsTooLarge);
         }
         lock.min_commit_ts = min_commit_ts;
         Ok(min_commit_ts)

@@ -22,6 +22,9 @@ use super::delete_range::{check_within, invalid_range};
 use super::errors::{Error, MAX_KEY_BYTES};
 use super::{RawFormat, Refusal};
 
+#[cfg(test)]
+mod tests;
+
 /// A column family that raw requests may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Cf {

@@ -20,6 +20,9 @@ use super::errors::{Conflict, Error, error_pair};
 use super::lock::{KeyLock, Lock, LockKind};
 use super::txn::MaxTs;
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for GetRequest {
     type Response = GetResponse;
 

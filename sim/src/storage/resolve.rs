@@ -15,6 +15,9 @@ use super::rollback::cleanup;
 use super::scan_lock::stored_locks;
 use super::txn::Txn;
 
+#[cfg(test)]
+mod tests;
+
 /// Locks that TiKV resolves in one go when it scans for them; an error does not undo the batches before.
 const BATCH_LOCKS: usize = 256;
 
@@ -53,7 +56,7 @@ fn resolve_keys(request: &ResolveLockRequest, cx: &mut Context<'_>) -> Result<()
     let batch = txn.batch;
     cx.apply(batch);
     if !commit_ts.is_zero() {
-        cx.learn_commit(start_ts, commit_ts);
+        cx.learn_commit(start_ts);
     }
     Ok(())
 }
@@ -79,13 +82,13 @@ fn resolve_region(cx: &mut Context<'_>, fates: &BTreeMap<Timestamp, Timestamp>) 
             let commit_ts = fates.get(&lock.start_ts).copied().unwrap_or_default();
             txn.batch.start_ts = lock.start_ts;
             if resolve_scanned_lock(&mut txn, key, lock, commit_ts)? {
-                commits.push((lock.start_ts, commit_ts));
+                commits.push(lock.start_ts);
             }
         }
         let batch = txn.batch;
         cx.apply(batch);
-        for (start_ts, commit_ts) in commits {
-            cx.learn_commit(start_ts, commit_ts);
+        for start_ts in commits {
+            cx.learn_commit(start_ts);
         }
     }
     Ok(())

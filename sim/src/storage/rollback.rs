@@ -17,6 +17,9 @@ use super::lock::{KeyLock, Lock, LockKind, SharedLocks};
 use super::txn::Txn;
 use super::write::{Write, WriteKind};
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for BatchRollbackRequest {
     type Response = BatchRollbackResponse;
 

@@ -11,6 +11,9 @@ use super::lock::KeyLock;
 use super::read::{Found, LockCheck, Reader};
 use super::write::WriteKind;
 
+#[cfg(test)]
+mod tests;
+
 /// Versions that a backward scan steps over, oldest first, before it seeks the one it wants and looks at no newer one.
 /// TiKV: `REVERSE_SEEK_BOUND`.
 const REVERSE_SEEK_BOUND: usize = 16;

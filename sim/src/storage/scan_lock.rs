@@ -12,6 +12,9 @@ use super::data::Data;
 use super::errors::Error;
 use super::lock::{KeyLock, Lock};
 
+#[cfg(test)]
+mod tests;
+
 impl Execute for ScanLockRequest {
     type Response = ScanLockResponse;
 
