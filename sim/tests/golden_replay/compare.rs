@@ -152,13 +152,22 @@ fn lock_version(lock: &Value) -> u64 {
     version.unwrap_or_default()
 }
 
-/// The name of an error and its reason, within the text of it; any other text as it is.
-fn gist(text: &str) -> (String, Option<&str>) {
-    // Some messages begin with the place in the source: [src/...:123]: what happened.
-    let text = text.trim_matches('"');
-    let message = text.split_once("]: ").map_or(text, |(_, message)| message);
-    let name = message.split([' ', '"', '{']).next().unwrap_or_default();
-    let name = if text.starts_with("Error(") { text.split([' ', '"']).next().unwrap_or_default() } else { name };
+/// What counts of a text: the name of the error that is printed there, and its reason.
+///
+/// ```text
+///   Error(Txn(Error(Mvcc(Error(PessimisticLockNotFound { start_ts: .., key: .., reason: LockTsMismatch })))))
+///   Error(Txn(Error(Mvcc(Error(Other("[src/storage/..]: cannot handle checkNotExists ..."))))))
+///   "[components/..]: invalid delete range command, start_key: .., end_key: .."
+/// ```
+fn gist(text: &str) -> (&str, Option<&str>) {
+    let name = if text.starts_with("Error(") {
+        text.split([' ', '"']).next()
+    } else {
+        // The place in the source comes first, what follows the comma are values.
+        text.rsplit("]: ")
+            .find(|part| !part.is_empty())
+            .and_then(|message| message.split([',', '"']).find(|part| !part.is_empty()))
+    };
     let reason = text.split_once("reason: ").map(|(_, reason)| reason.trim_end_matches([' ', '}', ')']));
-    (name.to_owned(), reason)
+    (name.unwrap_or_default(), reason)
 }

@@ -1,7 +1,7 @@
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::{Action, CheckTxnStatusRequest, Op, PrewriteRequest};
 
-use crate::storage::harness::{Store, check_status, lock, lock_shared, prewrite, put};
+use crate::storage::harness::{Store, check_status, force, lock, lock_shared, prewrite, put};
 
 #[test]
 fn a_caller_pushes_the_commit_behind_its_read() {
@@ -68,6 +68,18 @@ fn a_leftover_pessimistic_lock_on_a_former_primary_is_no_answer() {
     let in_commit_phase = CheckTxnStatusRequest { rollback_if_not_exist: true, ..check_status(10, "k") };
     assert_eq!(store.call(&in_commit_phase).action(), Action::LockNotExistRollback);
     assert_eq!((store.versions("k"), store.locks()), (vec![(Op::Rollback, 10)], vec![]));
+}
+
+#[test]
+fn a_lock_forced_after_the_end_of_its_transaction_is_stale_even_when_raised() {
+    let mut store = Store::new();
+    store.write("k", "v", 10, 20);
+    store.call(&force(lock(10, 15, "k", &["k"])));
+    store.call(&lock(10, 30, "k", &["k"]));
+    assert_eq!(store.locks()[0].lock_for_update_ts, 30);
+
+    assert_eq!(store.call(&check_status(10, "k")).commit_version, 20);
+    assert_eq!(store.locks(), []);
 }
 
 #[test]
