@@ -34,6 +34,8 @@
 //! store's own is modelled around the storage: which peers it holds and leads, which requests wait there, its health and
 //! load. Pessimistic locks in memory belong to a region's leader: they go when it crashes, and stay when it hands over. The
 //! largest timestamp read (max_ts) is one for all, so it never falls behind, as a leader that has asked PD does not.
+//!
+//! Stores collect garbage as soon as the GC safe point advances: what a real cluster may keep for a while is gone at once.
 
 mod bounds;
 mod check;
@@ -67,6 +69,7 @@ use self::faults::Faults;
 pub use self::faults::{Effect, Fault};
 pub use self::fingerprint::fingerprint;
 use self::lock_wait::LockWaits;
+pub(crate) use self::options::keyspace_prefix;
 pub use self::options::{ClusterOptions, StoreOptions};
 pub use self::regions::{Region, Regions};
 pub use self::stores::Store;
@@ -180,7 +183,11 @@ impl Cluster {
     /// The status that ends the call or stream.
     pub fn handle_pd(&mut self, now: Time, call: &PdCall<'_>, message: Bytes) -> Result<Bytes, Status> {
         self.advance(now);
-        self.pd.handle(now, &mut self.topology, call, message)
+        let answer = self.pd.handle(now, &mut self.topology, call, message);
+        for (range, safe_point) in self.pd.take_garbage_ranges() {
+            self.storage.collect_garbage(&range, safe_point);
+        }
+        answer
     }
 
     /// Orders a store to misbehave.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tikv_core::key::Key;
 use tikv_proto::kvrpcpb::ApiVersion;
 
+use super::bounds::encoded;
+
 /// What a [`Cluster`](super::Cluster) starts with. Take [`ClusterOptions::default`] and change what should differ.
 ///
 /// ```
@@ -88,20 +90,44 @@ impl ClusterOptions {
     ///
     /// Where not given, each is the encoding of a single byte: a bound that transactional clients can decode, and that
     /// keeps raw keys apart just as well. The bytes lie evenly between `0` and `z`, since most keys begin with a letter or a
-    /// digit.
+    /// digit. On API v2 there are bounds around each keyspace, and those bytes are the first ones within `DEFAULT`.
     #[must_use]
     pub fn split_keys(&self) -> Vec<Key> {
-        let mut keys = self.split_keys.clone().unwrap_or_else(|| first_bytes(self.regions));
+        let mut keys = match (&self.split_keys, self.api_version) {
+            (Some(keys), _) => keys.clone(),
+            (None, ApiVersion::V2 | ApiVersion::V3) => self.keyspace_bounds(),
+            (None, ApiVersion::V1 | ApiVersion::V1ttl) => {
+                first_bytes(self.regions).map(|byte| encoded(&[byte])).collect()
+            }
+        };
         keys.retain(|key| !key.is_empty());
         keys.sort();
         keys.dedup();
         keys
     }
+
+    /// For raw (`r`) and for transactional (`x`) keys.
+    fn keyspace_bounds(&self) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for mode in *b"rx" {
+            for id in 0..=self.keyspaces.len() as u32 {
+                keys.extend([id, id + 1].map(|id| encoded(&keyspace_prefix(mode, id))));
+            }
+            let within = |byte| encoded(&[&keyspace_prefix(mode, 0)[..], &[byte]].concat());
+            keys.extend(first_bytes(self.regions).map(within));
+        }
+        keys
+    }
 }
 
-fn first_bytes(regions: usize) -> Vec<Key> {
+/// What the keys of a keyspace begin with on API v2: how they are used, and the keyspace's id in three bytes.
+pub(crate) fn keyspace_prefix(mode: u8, id: u32) -> [u8; 4] {
+    let [_, high, middle, low] = id.to_be_bytes();
+    [mode, high, middle, low]
+}
+
+fn first_bytes(regions: usize) -> impl Iterator<Item = u8> {
     let (first, last) = (usize::from(b'0'), usize::from(b'z'));
     let regions = regions.clamp(1, last - first + 1);
-    let byte = |index: usize| (first + index * (last - first) / regions) as u8;
-    (1..regions).map(|index| super::bounds::encoded(&[byte(index)])).collect()
+    (1..regions).map(move |index| (first + index * (last - first) / regions) as u8)
 }

@@ -7,15 +7,18 @@
 //!
 //! The txn safe point is kept where older clients look for it and write it, in PD's key-value store. PD: `GCStateManager`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tikv_core::key::{Key, KeyRange};
 use tikv_core::time::Time;
+use tikv_core::timestamp::Timestamp;
 use tikv_proto::pdpb::KeyspaceScope;
 use tikv_proto::pdpb::keyspace_scope::Keyspace;
 
 use super::keyspaces::{GC_MANAGEMENT_TYPE, KEYSPACE_LEVEL};
 use super::{NULL_KEYSPACE, Pd};
+use crate::cluster::keyspace_prefix;
 
 /// The barrier that older garbage collectors set for themselves: it stands for the txn safe point.
 pub(super) const GC_WORKER: &str = "gc_worker";
@@ -29,6 +32,8 @@ const MAX_KEYSPACE_ID: u32 = 0xFF_FFFF;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gc {
     safe_points: BTreeMap<u32, u64>,
+    /// Keyspaces whose GC safe point has advanced since stores have been told.
+    advanced: BTreeSet<u32>,
     barriers: BTreeMap<u32, BTreeMap<String, Barrier>>,
     global_barriers: BTreeMap<String, Barrier>,
 }
@@ -92,6 +97,12 @@ pub(super) fn keyspace_id(scope: Option<&KeyspaceScope>) -> u32 {
     }
 }
 
+/// The transactional keys of a keyspace.
+fn keyspace_range(id: u32) -> KeyRange {
+    let [start, end] = [id, id + 1].map(|id| Key::from(&keyspace_prefix(b'x', id)));
+    KeyRange { start, end }
+}
+
 fn txn_safe_point_key(keyspace_id: u32) -> String {
     match keyspace_id {
         NULL_KEYSPACE => "/tidb/store/gcworker/saved_safe_point".to_owned(),
@@ -151,8 +162,35 @@ impl Pd {
         if target > txn_safe_point {
             return Err(GcError::ExceedsTxnSafePoint { target, txn_safe_point });
         }
-        self.gc.safe_points.insert(keyspace_id, target);
+        if target > current {
+            self.gc.safe_points.insert(keyspace_id, target);
+            self.gc.advanced.insert(keyspace_id);
+        }
         Ok(current)
+    }
+
+    /// Which keys may be collected up to where, that might not before.
+    pub(crate) fn take_garbage_ranges(&mut self) -> Vec<(KeyRange, Timestamp)> {
+        let mut ranges = Vec::new();
+        for keyspace_id in std::mem::take(&mut self.gc.advanced) {
+            let safe_point = Timestamp::from_version(self.gc_safe_point(keyspace_id));
+            let collected =
+                if keyspace_id == NULL_KEYSPACE { self.shared_ranges() } else { vec![keyspace_range(keyspace_id)] };
+            ranges.extend(collected.into_iter().map(|range| (range, safe_point)));
+        }
+        ranges
+    }
+
+    /// The keys of all keyspaces that collect together: what the others leave.
+    fn shared_ranges(&self) -> Vec<KeyRange> {
+        let mut ranges = Vec::new();
+        let mut start = Key::EMPTY;
+        for own in self.collecting_keyspaces().filter(|id| *id != NULL_KEYSPACE).map(keyspace_range) {
+            ranges.push(KeyRange { start, end: own.start });
+            start = own.end;
+        }
+        ranges.push(KeyRange { start, end: Key::EMPTY });
+        ranges
     }
 
     /// Goes as far as barriers let it.

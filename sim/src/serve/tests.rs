@@ -185,6 +185,9 @@ fn a_request_that_waits_holds_nobody_up_and_is_answered_when_it_may() {
         }
         ids.sort_unstable();
         assert_eq!(ids, [2, 4]);
+        // Nothing is left to wait for.
+        sender.finish().unwrap();
+        assert!(answers.message().await.unwrap().is_none());
     });
 }
 

@@ -26,6 +26,23 @@ fn a_new_cluster_spreads_regions_and_leaders_over_its_stores() {
 }
 
 #[test]
+fn on_api_v2_each_keyspace_has_regions_of_its_own() {
+    let keyspaces = vec!["one".to_owned()];
+    let api_version = ApiVersion::V2;
+    let mut cluster = Cluster::new(ClusterOptions { api_version, keyspaces, regions: 2, ..ClusterOptions::default() });
+    assert!(covers_everything(&cluster));
+    let id_of = |key: &[u8]| region_of(&cluster, key).id();
+    let keys = [&b"x\0\0\0a"[..], b"x\0\0\0A", b"x\0\0\x01a", b"x\0\0\x02", b"r\0\0\0a"];
+    let ids: std::collections::BTreeSet<u64> = keys.iter().map(|key| id_of(key)).collect();
+    assert_eq!(ids.len(), keys.len());
+
+    // Raw keys are encoded as well.
+    let (store_id, context) = cluster.leader_context(encoded(b"r\0\0\0a").as_slice()).unwrap();
+    let request = RawGetRequest { key: "r\0\0\0a".into(), ..RawGetRequest::default() };
+    assert_eq!(ask(&mut cluster, store_id, &context, request.into()).unwrap().region_error(), None);
+}
+
+#[test]
 fn the_right_part_of_a_split_keeps_the_id_and_both_get_the_new_version() {
     let mut cluster = cluster();
     let old = region_of(&cluster, b"a");

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tikv_proto::etcdserverpb::{RangeRequest, RangeResponse};
+use tikv_proto::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
 use tikv_proto::pdpb::{
     AdvanceGcSafePointRequest, AdvanceGcSafePointResponse, AdvanceTxnSafePointRequest, AdvanceTxnSafePointResponse,
     DeleteGcBarrierRequest, DeleteGcBarrierResponse, GetGcStateRequest, GetGcStateResponse, KeyspaceScope,
@@ -95,6 +95,17 @@ fn a_barrier_holds_the_txn_safe_point_until_it_expires_or_is_deleted() {
 }
 
 #[test]
+fn a_barrier_that_has_been_passed_behind_pds_back_does_not_pull_the_txn_safe_point_back() {
+    let mut cluster = cluster();
+    set_barrier(&mut cluster, "backup", 50, 10);
+    let saved =
+        PutRequest { key: "/tidb/store/gcworker/saved_safe_point".into(), value: "60".into(), ..PutRequest::default() };
+    let _: PutResponse = ask(&mut cluster, "/etcdserverpb.KV/Put", &saved);
+    let advanced = advance_txn(&mut cluster, 100);
+    assert_eq!((advanced.old_txn_safe_point, advanced.new_txn_safe_point), (60, 60));
+}
+
+#[test]
 fn service_safe_points_are_barriers_by_their_old_name() {
     let mut cluster = cluster();
     assert_eq!(update_service(&mut cluster, "backup", 50, 60), ("gc_worker".into(), 0));
@@ -131,4 +142,37 @@ fn a_keyspace_collects_with_all_others_unless_it_is_set_to_collect_alone() {
         let state: GetGcStateResponse = ask(&mut cluster, "/pdpb.PD/GetGCState", &request);
         assert_eq!(state.gc_state.unwrap().txn_safe_point, txn_safe_point, "of keyspace {id}");
     }
+}
+
+#[test]
+fn stores_drop_what_nobody_can_read_when_the_gc_safe_point_advances() {
+    use tikv_core::key::KeyRange;
+    use tikv_proto::kvrpcpb::{CommitRequest, GetRequest, Mutation, Op, PrewriteRequest};
+
+    let mut cluster = cluster();
+    for (value, start_version) in [("old", 10), ("new", 20)] {
+        let put = Mutation { op: Op::Put.into(), key: "a".into(), value: value.into(), ..Mutation::default() };
+        let mutations = vec![put];
+        let prewrite =
+            PrewriteRequest { mutations, primary_lock: "a".into(), start_version, ..PrewriteRequest::default() };
+        cluster.storage_mut().handle(&KeyRange::ALL, &prewrite);
+        let commit = CommitRequest {
+            keys: vec!["a".into()],
+            start_version,
+            commit_version: start_version + 1,
+            ..CommitRequest::default()
+        };
+        cluster.storage_mut().handle(&KeyRange::ALL, &commit);
+    }
+    let read = |cluster: &mut Cluster, version| {
+        let get = GetRequest { key: "a".into(), version, ..GetRequest::default() };
+        match cluster.storage_mut().handle(&KeyRange::ALL, &get).outcome {
+            crate::storage::Outcome::Answer(found) => found.value,
+            other => panic!("{other:?}"),
+        }
+    };
+    advance_txn(&mut cluster, 30);
+    assert_eq!(read(&mut cluster, 15), "old");
+    advance_gc(&mut cluster, 30);
+    assert_eq!((read(&mut cluster, 15), read(&mut cluster, 30)), (Bytes::new(), "new".into()));
 }
