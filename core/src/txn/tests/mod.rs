@@ -315,6 +315,7 @@ fn faults_of_unknown_execution() -> impl Iterator<Item = Fault> {
         FaultKind::Timeout,
         FaultKind::Protocol,
         FaultKind::Status(13),
+        FaultKind::Status(12),
         FaultKind::Status(14),
         FaultKind::Overloaded,
         FaultKind::Closed,
