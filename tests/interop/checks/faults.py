@@ -8,7 +8,7 @@ from peer import PeerError
 from process import Ended
 
 TIMEOUT_MS = 5_000
-RECOVERY_SECONDS = 60
+RECOVERY_SECONDS = 90
 KILLS = 2
 # One raw and several transactional writers of each peer: the more commits are under way when a server dies, the better.
 KINDS = ("raw", "txn1", "txn2", "txn3")
