@@ -227,6 +227,17 @@ impl Cluster {
         &mut self.pd
     }
 
+    /// Lets PD answer from the regions as they are now, whatever becomes of them, until [`Cluster::thaw_pd`]: as if
+    /// heartbeats were held up.
+    pub fn freeze_pd(&mut self) {
+        self.pd.set_frozen_regions(Some(self.topology.regions().clone()));
+    }
+
+    /// Tells PD of all that has happened to regions.
+    pub fn thaw_pd(&mut self) {
+        self.pd.set_frozen_regions(None);
+    }
+
     /// The data of all regions.
     #[must_use]
     pub fn storage(&self) -> &Storage {

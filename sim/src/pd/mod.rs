@@ -34,7 +34,7 @@ pub use self::members::Member;
 pub use self::routes::{Shape, shape};
 pub use self::settings::Watch;
 use self::tso::Oracle;
-use crate::cluster::{ClusterOptions, Topology};
+use crate::cluster::{ClusterOptions, Regions, Topology};
 use crate::status::{Code, Status};
 
 /// Stands for no keyspace at all.
@@ -65,6 +65,8 @@ pub struct Pd {
     kv: Kv,
     gc: Gc,
     keyspaces: BTreeMap<u32, KeyspaceMeta>,
+    /// What PD still believes of regions.
+    frozen_regions: Option<Regions>,
 }
 
 /// What a handler answers.
@@ -93,7 +95,12 @@ impl Pd {
             kv: Kv::default(),
             gc: Gc::default(),
             keyspaces: keyspaces::all(&options.keyspaces, created_at),
+            frozen_regions: None,
         }
+    }
+
+    pub(crate) fn set_frozen_regions(&mut self, regions: Option<Regions>) {
+        self.frozen_regions = regions;
     }
 
     /// Answers one message.

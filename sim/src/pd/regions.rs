@@ -1,7 +1,8 @@
 //! Questions about regions and stores, and orders to split and scatter.
 //!
-//! PD learns of every change at once: nobody has to wait for heartbeats. Only the leader of a region without one is as PD
-//! heard it last. Keys are encoded, as in all of PD's calls.
+//! PD learns of every change at once: nobody has to wait for heartbeats, unless PD's map is frozen
+//! ([`Cluster::freeze_pd`](crate::cluster::Cluster::freeze_pd)). Only the leader of a region without one is as PD heard it
+//! last. Keys are encoded, as in all of PD's calls.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,11 @@ use tikv_proto::pdpb::{
 use super::{Answer, Asked};
 use crate::cluster::{Region, Regions, Store};
 
+/// The regions as PD knows them.
+fn known<'a>(cx: &'a Asked<'_>) -> &'a Regions {
+    cx.pd.frozen_regions.as_ref().unwrap_or_else(|| cx.topology.regions())
+}
+
 /// The peer that PD believes leads.
 fn leader(region: &Region) -> Option<metapb::Peer> {
     region.peer_on(region.reported_leader?).copied()
@@ -32,17 +38,17 @@ fn buckets(region: &Region, wanted: bool) -> Option<metapb::Buckets> {
 // ---- One region ----
 
 pub(super) fn get_region(cx: &mut Asked<'_>, request: &GetRegionRequest) -> Answer<GetRegionResponse> {
-    let region = cx.topology.regions().by_key(&request.region_key);
+    let region = known(cx).by_key(&request.region_key);
     Ok(one(cx, region, request.need_buckets))
 }
 
 pub(super) fn get_prev_region(cx: &mut Asked<'_>, request: &GetRegionRequest) -> Answer<GetRegionResponse> {
-    let region = previous(cx.topology.regions(), &request.region_key);
+    let region = previous(known(cx), &request.region_key);
     Ok(one(cx, region, request.need_buckets))
 }
 
 pub(super) fn get_region_by_id(cx: &mut Asked<'_>, request: &GetRegionByIdRequest) -> Answer<GetRegionResponse> {
-    let region = cx.topology.regions().get(request.region_id);
+    let region = known(cx).get(request.region_id);
     Ok(one(cx, region, request.need_buckets))
 }
 
@@ -72,7 +78,7 @@ fn one(cx: &Asked<'_>, region: Option<&Region>, need_buckets: bool) -> GetRegion
 pub(super) fn query_region(cx: &mut Asked<'_>, request: &QueryRegionRequest) -> Answer<QueryRegionResponse> {
     let sent = request.header.as_ref().map_or(0, |header| header.cluster_id);
     cx.check_cluster(sent)?;
-    let regions = cx.topology.regions();
+    let regions = known(cx);
     let mut regions_by_id = BTreeMap::new();
     let mut tell = |region: Option<&Region>| {
         let Some(region) = region else { return 0 };
@@ -109,7 +115,7 @@ fn info(region: &Region, need_buckets: bool) -> RegionInfo {
 
 pub(super) fn scan_regions(cx: &mut Asked<'_>, request: &ScanRegionsRequest) -> Answer<ScanRegionsResponse> {
     let range = KeyRange::new(request.start_key.clone(), request.end_key.clone());
-    let found = scan(cx.topology.regions(), &range, request.limit);
+    let found = scan(known(cx), &range, request.limit);
     Ok(ScanRegionsResponse {
         header: cx.header(),
         region_metas: found.iter().map(|region| region.meta.clone()).collect(),
@@ -136,7 +142,7 @@ pub(super) fn batch_scan_regions(
     let mut found: Vec<Region> = Vec::new();
     for range in ranges {
         let range = KeyRange::new(range.start_key.clone(), range.end_key.clone());
-        let mut next = scan(cx.topology.regions(), &range, request.limit);
+        let mut next = scan(known(cx), &range, request.limit);
         // A region that reaches into two ranges is told once.
         if found.last().map(Region::id) == next.first().map(Region::id) && !found.is_empty() {
             next.remove(0);
@@ -235,7 +241,7 @@ pub(super) fn split_and_scatter_regions(
 /// Regions lie where they lie: scattering is done as soon as it is asked for.
 #[allow(deprecated)] // Older clients name one region.
 pub(super) fn scatter_region(cx: &mut Asked<'_>, request: &ScatterRegionRequest) -> Answer<ScatterRegionResponse> {
-    let regions = cx.topology.regions();
+    let regions = known(cx);
     let failed_regions_id: Vec<u64> =
         request.regions_id.iter().copied().filter(|id| regions.get(*id).is_none()).collect();
     if request.regions_id.is_empty() && request.region.is_none() && regions.get(request.region_id).is_none() {
@@ -249,7 +255,7 @@ pub(super) fn scatter_region(cx: &mut Asked<'_>, request: &ScatterRegionRequest)
 
 pub(super) fn get_operator(cx: &mut Asked<'_>, request: &GetOperatorRequest) -> Answer<GetOperatorResponse> {
     let region_id = request.region_id;
-    if cx.topology.regions().get(region_id).is_none() {
+    if known(cx).get(region_id).is_none() {
         let header = cx.failed(ErrorType::RegionNotFound, "Not Found");
         return Ok(GetOperatorResponse { header, ..GetOperatorResponse::default() });
     }

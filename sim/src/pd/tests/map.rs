@@ -39,6 +39,18 @@ fn a_region_is_found_by_key_by_id_and_by_the_key_after_it() {
 }
 
 #[test]
+fn a_frozen_map_tells_of_regions_as_they_were() {
+    let mut cluster = cluster();
+    cluster.freeze_pd();
+    cluster.split(&encoded(b"t")).unwrap();
+    let path = "/pdpb.PD/GetRegion";
+    let before = get_region(&mut cluster, path, key(b"z")).region.unwrap();
+    cluster.thaw_pd();
+    let after = get_region(&mut cluster, path, key(b"z")).region.unwrap();
+    assert_eq!((before.id, before.start_key, after.start_key), (after.id, key(b"m"), key(b"t")));
+}
+
+#[test]
 fn one_message_asks_for_many_regions_and_hears_of_each_once() {
     let mut cluster = cluster();
     let request = QueryRegionRequest {
