@@ -9,10 +9,11 @@ use tikv_core::key::Key;
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::write_conflict::Reason;
 use tikv_proto::kvrpcpb::{
-    Assertion, LockInfo, Op, PessimisticLockKeyResult, PessimisticLockKeyResultType, PessimisticLockRequest,
+    Assertion, LockInfo, Mutation, Op, PessimisticLockKeyResult, PessimisticLockKeyResultType, PessimisticLockRequest,
     PessimisticLockResponse, PessimisticLockWakeUpMode,
 };
 
+use super::batch::Batch;
 use super::command::{Context, Execute, check_key_sizes};
 use super::data::Data;
 use super::errors::{Conflict, Error};
@@ -68,14 +69,9 @@ pub(super) fn acquire_locks(
                 return locking.meet_lock(wanted, Box::new(shared.info(&wanted.key)), attempt);
             }
             Err(Error::NotInShrinkMode(shared)) => {
-                let mut shared = *shared;
-                shared.is_shrink_only = true;
-                let error = Error::locked(shared.info(&wanted.key));
-                txn.batch.clear();
-                txn.batch.put_shared_locks(&wanted.key, shared, false);
-                let batch = txn.batch;
-                cx.apply(batch);
-                return Ok(PessimisticLockResponse { errors: vec![error.key_error()], ..Default::default() });
+                let mut batch = txn.batch;
+                batch.clear();
+                return Ok(close_shared_locks(cx, batch, &wanted.key, *shared));
             }
             Err(error) if attempt == Attempt::Resumed => {
                 return Ok(failed_response(error.key_error(), locking.is_force));
@@ -90,6 +86,20 @@ pub(super) fn acquire_locks(
     Ok(locking.answer(results))
 }
 
+/// Lets no further transaction share the key, so that an exclusive request gets its turn, and answers that the key is locked.
+fn close_shared_locks(
+    cx: &mut Context<'_>,
+    mut batch: Batch,
+    key: &Key,
+    mut shared: SharedLocks,
+) -> PessimisticLockResponse {
+    shared.is_shrink_only = true;
+    let error = Error::locked(shared.info(key)).key_error();
+    batch.put_shared_locks(key, shared, false);
+    cx.apply(batch);
+    PessimisticLockResponse { errors: vec![error], ..PessimisticLockResponse::default() }
+}
+
 /// One key to lock.
 struct Wanted {
     key: Key,
@@ -98,7 +108,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(mutation: &tikv_proto::kvrpcpb::Mutation) -> Result<Self, Error> {
+    fn new(mutation: &Mutation) -> Result<Self, Error> {
         let is_shared = match mutation.op() {
             Op::PessimisticLock => false,
             Op::SharedPessimisticLock => true,
