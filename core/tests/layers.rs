@@ -59,7 +59,7 @@ fn no_module_uses_one_below_it() {
 fn uses_are_found_however_they_are_written() {
     let source = "\
         use crate::key::{Key, KeyRange};\n\
-        use crate::{error::Error, time, rng::{Rng}};\n\
+        use crate::{\n    error::Error, // why\n    time,\n    rng::{Rng},\n};\n\
         use super::super::backoff::Backoff;\n\
         use super::sibling::Thing;\n\
         // use crate::comment::Not;\n\
@@ -74,7 +74,7 @@ fn uses_are_found_however_they_are_written() {
     };
     let at = |module: &str, line: u32| (module.to_owned(), format!("route/call.rs:{line}"));
     let expected =
-        [at("key", 1), at("error", 2), at("time", 2), at("rng", 2), at("backoff", 3), at("inline", 7), at("codec", 7)];
+        [at("key", 1), at("error", 2), at("time", 2), at("rng", 2), at("backoff", 7), at("inline", 11), at("codec", 11)];
     assert_eq!(found("route/call.rs"), expected);
     let at_the_top: Vec<_> = found("route/mod.rs").into_iter().map(|(module, _)| module).collect();
     assert!(at_the_top.contains(&"sibling".to_owned()), "{at_the_top:?}");
@@ -100,18 +100,15 @@ fn arrows_of(file: &Path, text: &str) -> Vec<Arrow> {
         return Vec::new();
     }
     let path = module_path(file);
-    let mut arrows = Vec::new();
-    for (line, number) in text.lines().zip(1..) {
-        // The rest of the file is its tests.
-        if line.starts_with("mod tests {") {
-            break;
-        }
-        let code = line.split("//").next().unwrap_or_default();
-        for to in roots(code, path.len()).into_iter().filter(|to| *to != path[0]) {
-            arrows.push(Arrow { from: path[0].clone(), to, at: format!("{}:{number}", file.display()) });
-        }
-    }
-    arrows
+    // The rest of the file is its tests. Comments go, lines stay.
+    let lines = text.lines().take_while(|line| !line.starts_with("mod tests {"));
+    let code = lines.map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let foreign = roots(&code, path.len()).into_iter().filter(|(to, _)| *to != path[0]);
+    let arrow = |(to, start): (String, usize)| {
+        let line = code[..start].matches('\n').count() + 1;
+        Arrow { from: path[0].clone(), to, at: format!("{}:{line}", file.display()) }
+    };
+    foreign.map(arrow).collect()
 }
 
 fn is_test_code(file: &Path) -> bool {
@@ -127,8 +124,8 @@ fn module_path(file: &Path) -> Vec<String> {
     parts.filter(|part| part != "mod").collect()
 }
 
-/// The modules at the root of the crate that a line of code names, in a module of this depth.
-fn roots(code: &str, depth: usize) -> Vec<String> {
+/// The modules at the root of the crate that are named by the code of a module of this depth, and where.
+fn roots(code: &str, depth: usize) -> Vec<(String, usize)> {
     let to_root = "super::".repeat(depth);
     let mut found = Vec::new();
     for prefix in ["crate::", &to_root] {
@@ -138,9 +135,10 @@ fn roots(code: &str, depth: usize) -> Vec<String> {
             if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '$')) {
                 continue;
             }
-            found.extend(first_names(&code[start + prefix.len()..]));
+            found.extend(first_names(&code[start + prefix.len()..]).into_iter().map(|name| (name, start)));
         }
     }
+    found.sort_by_key(|(_, start)| *start);
     found
 }
 
