@@ -1,5 +1,8 @@
 //! The immutable settings of a client.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 /// Settings of a client. A snapshot: it is handed to every machine and never changes.

@@ -1,5 +1,8 @@
 //! Seeded randomness, handed down from the caller.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 /// A small, fast, seeded generator (SplitMix64). Not for secrets: it spreads retries and breaks ties.

@@ -1,5 +1,8 @@
 //! Monotonic time as the caller tells it.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;

@@ -73,8 +73,15 @@ fn uses_are_found_however_they_are_written() {
         arrows.map(|arrow| (arrow.to, arrow.at)).collect::<Vec<_>>()
     };
     let at = |module: &str, line: u32| (module.to_owned(), format!("route/call.rs:{line}"));
-    let expected =
-        [at("key", 1), at("error", 2), at("time", 2), at("rng", 2), at("backoff", 7), at("inline", 11), at("codec", 11)];
+    let expected = [
+        at("key", 1),
+        at("error", 2),
+        at("time", 2),
+        at("rng", 2),
+        at("backoff", 7),
+        at("inline", 11),
+        at("codec", 11),
+    ];
     assert_eq!(found("route/call.rs"), expected);
     let at_the_top: Vec<_> = found("route/mod.rs").into_iter().map(|(module, _)| module).collect();
     assert!(at_the_top.contains(&"sibling".to_owned()), "{at_the_top:?}");

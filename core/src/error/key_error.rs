@@ -114,11 +114,11 @@ pub enum KeyError {
         /// The key.
         key: Key,
     },
-    /// The commit timestamp is above the bound the transaction set.
-    #[error("commit_ts of transaction {start_ts} would be too large")]
+    /// The least commit timestamp that would do is above the bound that the transaction set.
+    #[error("commit_ts {commit_ts} is above the bound of the transaction")]
     CommitTsTooLarge {
-        /// The transaction.
-        start_ts: Timestamp,
+        /// The least that would do.
+        commit_ts: Timestamp,
     },
     /// An assertion of the transaction does not hold.
     #[error("assertion failed on key {:?}", .0.key)]
@@ -126,6 +126,26 @@ pub enum KeyError {
     /// The lock's primary is not what was asked for.
     #[error("the lock on {:?} has another primary: {:?}", .0.key, .0.primary)]
     PrimaryMismatch(Box<LockInfo>),
+    /// Another transaction, or another request of the same one, is turning its shared lock into an exclusive one.
+    #[error("transaction {start_ts} cannot upgrade its shared lock on {key:?}: {owner_start_ts} does ({reason:?})")]
+    LockUpgradeConflict {
+        /// The key.
+        key: Key,
+        /// The transaction that was refused.
+        start_ts: Timestamp,
+        /// The transaction that is upgrading.
+        owner_start_ts: Timestamp,
+        /// In which way they are in conflict.
+        reason: kvrpcpb::lock_upgrade_conflict::Reason,
+    },
+    /// The shared lock was lost while it waited to become exclusive. The transaction must not go on, but can be rolled back.
+    #[error("transaction {start_ts} has lost its shared lock on {key:?}")]
+    SharedLockLost {
+        /// The key.
+        key: Key,
+        /// The transaction.
+        start_ts: Timestamp,
+    },
     /// TiKV asks to retry the whole transaction.
     #[error("TiKV asks to retry: {0}")]
     Retryable(String),
@@ -195,7 +215,8 @@ impl KeyError {
     #[must_use]
     pub fn from_proto(error: kvrpcpb::KeyError) -> Self {
         if let Some(lock) = error.locked {
-            return KeyError::Locked(Box::new(LockInfo::from_proto(*lock)));
+            // Of shared locks the first: the others show when it is out of the way.
+            return KeyError::Locked(Box::new(LockInfo::expand(*lock).next().unwrap_or_default()));
         }
         if let Some(conflict) = error.conflict {
             return KeyError::Conflict(Box::new(Conflict::from_proto(&conflict)));
@@ -230,8 +251,20 @@ impl KeyError {
             let lock = mismatch.lock_info.map(|lock| LockInfo::from_proto(*lock)).unwrap_or_default();
             return KeyError::PrimaryMismatch(Box::new(lock));
         }
+        if let Some(conflict) = error.lock_upgrade_conflict {
+            return KeyError::LockUpgradeConflict {
+                reason: conflict.reason(),
+                key: conflict.key.into(),
+                start_ts: Timestamp::from_version(conflict.start_ts),
+                owner_start_ts: Timestamp::from_version(conflict.owner_start_ts),
+            };
+        }
+        if let Some(lost) = error.shared_lock_lost {
+            let start_ts = Timestamp::from_version(lost.start_ts);
+            return KeyError::SharedLockLost { key: lost.key.into(), start_ts };
+        }
         if let Some(too_large) = error.commit_ts_too_large {
-            return KeyError::CommitTsTooLarge { start_ts: Timestamp::from_version(too_large.commit_ts) };
+            return KeyError::CommitTsTooLarge { commit_ts: Timestamp::from_version(too_large.commit_ts) };
         }
         if !error.retryable.is_empty() {
             return KeyError::Retryable(error.retryable);

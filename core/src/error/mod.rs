@@ -8,6 +8,8 @@ mod fault;
 mod key_error;
 mod operation;
 mod pd;
+#[cfg(test)]
+mod tests;
 
 pub use fault::{Execution, Fault, FaultKind};
 pub use key_error::{AssertionFailed, Conflict, ConflictReason, DeadlockInfo, KeyError, LockInfo};

@@ -239,7 +239,12 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::WriteConflict(_) | Error::Deadlock(_) | Error::RolledBack { .. } | Error::Locked(_) => true,
-            Error::Key(error) => matches!(error, KeyError::Retryable(_) | KeyError::TxnLockNotFound { .. }),
+            Error::Key(
+                KeyError::Retryable(_)
+                | KeyError::TxnLockNotFound { .. }
+                | KeyError::LockUpgradeConflict { .. }
+                | KeyError::SharedLockLost { .. },
+            ) => true,
             Error::RetriesExhausted { .. } => true,
             Error::Pd(error) => error.is_retryable(),
             _ => false,
