@@ -197,6 +197,11 @@ fn a_replica_that_does_not_lead_says_who_does_or_others_are_asked() {
     check_both((&[NotLeader, NotLeader, NotLeader], "1 2 3", exhausted, End::Relocate, 0));
     check_both((&[NotLeaderBut(3)], "1 3", "", End::Answered, 3));
     check_both((&[NotLeaderBut(3), Busy], "1 3 3", "1 tikvServerBusy", End::Answered, 3));
+    let busy = [NotLeader, NotLeaderBut(3), BusyFor(10), NotLeader];
+    let exhausted = "1 regionMiss, 2 regionScheduling, 1 tikvServerBusy";
+    check_both((&busy, "1 2 3 3", exhausted, End::Relocate, 0));
+    let busier = [NotLeader, NotLeaderBut(3), BusyFor(10), Busy];
+    check_both((&busier, "1 2 3 3 3", "1 regionScheduling, 2 tikvServerBusy", End::Answered, 3));
     check_both((&[NotLeaderBut(1)], "1 2", "1 regionScheduling", End::Answered, 2));
     check_both((&[NotLeaderButStranger], "1", "1 regionMiss", End::Relocate, 0));
 }
@@ -251,6 +256,9 @@ fn a_leader_is_tried_ten_times() {
     check_both((&bad, "1 1 1 1 1 1 1 1 1 1 2", "10 maxTsNotSynced", End::Answered, 2));
     let more = [&bad[..], &[NotLeaderBut(1)]].concat();
     check_both((&more, "1 1 1 1 1 1 1 1 1 1 2 1", "10 maxTsNotSynced", End::Answered, 1));
+    // Those who say that it leads give it one more chance each.
+    let all = [&more[..], &[MaxTsNotSynced, NotLeaderBut(1), MaxTsNotSynced]].concat();
+    check_both((&all, "1 1 1 1 1 1 1 1 1 1 2 1 3 1", "1 regionMiss, 12 maxTsNotSynced", End::Relocate, 0));
 }
 
 #[test]

@@ -257,6 +257,25 @@ fn what_is_no_longer_in_use_does_not_outlast_the_word_of_pd() {
     assert_eq!(script.knowledge.regions.lookup(script.now(), b"k"), Some(region));
 }
 
+/// A region that has split may no longer hold the key, though it still has its id.
+#[test]
+fn a_region_that_is_no_longer_good_is_loaded_by_key_not_by_id() {
+    let whole = RegionVerId { id: 1, conf_ver: 1, version: 1 };
+    for spoil in [
+        |script: &mut Script<Locate>, ver_id| assert!(script.knowledge.regions.invalidate(ver_id)),
+        |script: &mut Script<Locate>, ver_id| assert!(script.knowledge.regions.request_reload(ver_id)),
+        |script: &mut Script<Locate>, _| {
+            script.advance(Duration::from_secs(700));
+        },
+    ] {
+        let mut script = script(of("k"), one_region());
+        spoil(&mut script, whole);
+        script.expect_pd(&by_key("k", false));
+        script.pd(the_region(pd_region(2, 2, "g".."")));
+        assert_eq!(located(&mut script).ver_id.id, 2);
+    }
+}
+
 #[test]
 fn a_region_with_peers_that_are_down_is_loaded_again_in_time() {
     let mut script = empty(of("k"));
