@@ -13,6 +13,7 @@ use tikv_core::pd::PdClient;
 use tikv_core::rng::Rng;
 use tikv_core::route;
 use tikv_core::stream::BatchLimits;
+use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_grpc::KeepAlive;
 
@@ -43,6 +44,7 @@ pub struct ClientBuilder {
     net: NetOptions,
     limits: BatchLimits,
     cluster_id: Option<u64>,
+    timeout: Option<Duration>,
     seed: Option<u64>,
 }
 
@@ -79,6 +81,7 @@ impl Client {
             },
             limits: BatchLimits::default(),
             cluster_id: None,
+            timeout: None,
             seed: None,
         }
     }
@@ -126,7 +129,7 @@ impl Client {
     pub async fn begin_with(&self, options: TransactionOptions) -> Result<Transaction, Error> {
         let start_ts = match options.start_ts {
             Some(start_ts) => start_ts,
-            None => self.current_timestamp().await?,
+            None => self.timestamp_before(options.timeout.map(|limit| self.shared.runtime.now() + limit)).await?,
         };
         Ok(Transaction::new(self.clone(), start_ts, options))
     }
@@ -194,13 +197,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Pd`] if PD does not answer within the budget of retries.
+    /// [`Error::RetriesExhausted`] if PD does not answer within the budget of retries, about 30 s.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future forgets the question.
     pub async fn current_timestamp(&self) -> Result<Timestamp, Error> {
-        self.drive(KeyCodec::Txn, FetchTimestamp::new(&self.shared.config)).await
+        self.timestamp_before(None).await
+    }
+
+    async fn timestamp_before(&self, deadline: Option<Time>) -> Result<Timestamp, Error> {
+        let fetch = FetchTimestamp::new(&self.shared.config).until(deadline.unwrap_or(Time::MAX));
+        self.drive(KeyCodec::Txn, fetch).await
     }
 
     /// The id of the cluster, as PD told it.
@@ -292,6 +300,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Limits the time of [`ClientBuilder::connect`] as a whole: PD is not asked again after it. Default: the budget of retries
+    /// alone, about 30 s.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
     /// The seed of all randomness (jitters). Default: another one for each client.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -303,8 +319,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Pd`], naming the endpoints, if no member answers within the budget of retries or the cluster is another one;
-    /// [`Error::InvalidArgument`] without endpoints.
+    /// [`Error::RetriesExhausted`] or [`Error::DeadlineExceeded`], naming the endpoints and what the last of them did, if no
+    /// member answers in time; [`Error::Pd`] if the cluster is another one; [`Error::InvalidArgument`] without endpoints.
     ///
     /// # Cancel safety
     ///
@@ -321,8 +337,9 @@ impl ClientBuilder {
         let serve_pd = Arc::clone(&pd).run(Arc::clone(&runtime), self.net.clone(), Arc::clone(&knowledge));
         runtime.spawn(Box::pin(serve_pd));
         let stores = StorePool::new(Arc::clone(&runtime), self.net, self.limits);
+        let deadline = self.timeout.map(|limit| runtime.now() + limit);
         let client = Client { shared: Arc::new(Shared::new(runtime, self.config, pd, stores, knowledge, rng)) };
-        client.current_timestamp().await?;
+        client.timestamp_before(deadline).await?;
         Ok(client)
     }
 }

@@ -19,7 +19,7 @@ use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TransactionOptions {
     pub(crate) start_ts: Option<Timestamp>,
-    timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     reads: Option<fn(SnapshotOptions) -> SnapshotOptions>,
     commit: Option<fn(CommitOptions) -> CommitOptions>,
 }
@@ -32,8 +32,8 @@ impl TransactionOptions {
         self
     }
 
-    /// Each call of the transaction (a read, the commit) ends after `timeout` at the latest. Default: the budgets of retries
-    /// alone.
+    /// Each call of the transaction (its beginning, a read, the commit) ends after `timeout` at the latest. Default: the
+    /// budgets of retries alone.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use tikv_proto::errorpb;
 
+use crate::error::CallFailure;
 use crate::rng::Rng;
 
 pub mod budget;
@@ -108,6 +109,19 @@ struct State {
     spent: Spent,
     steps: [Steps; BackoffKind::COUNT],
     statistics: Statistics,
+    earlier: Option<Earlier>,
+}
+
+/// What calls have met whose keys had to be located anew: it would be lost with them, and belongs into the error of the
+/// operation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Earlier {
+    /// What was asked of TiKV.
+    pub(crate) operation: &'static str,
+    /// RPCs sent.
+    pub(crate) attempts: u32,
+    /// What the last of them met.
+    pub(crate) last: CallFailure,
 }
 
 /// What counts against the budget.
@@ -209,6 +223,7 @@ impl Backoff {
         if let Some(state) = &mut self.state {
             state.spent = Spent::default();
             state.steps = Default::default();
+            state.earlier = None;
         }
     }
 
@@ -216,6 +231,17 @@ impl Backoff {
     pub fn restart(&mut self, max_sleep: Duration) {
         self.reset();
         self.limit = Limit::weighted(max_sleep, self.tuning);
+    }
+
+    /// Remembers what a call has met whose keys have to be located anew. Of several the last counts; attempts add up.
+    pub(crate) fn note_earlier(&mut self, operation: &'static str, attempts: u32, last: CallFailure) {
+        let before = self.earlier().map_or(0, |earlier| earlier.attempts);
+        let attempts = before.saturating_add(attempts);
+        self.state.get_or_insert_default().earlier = Some(Earlier { operation, attempts, last });
+    }
+
+    pub(crate) fn earlier(&self) -> Option<&Earlier> {
+        self.state.as_ref()?.earlier.as_ref()
     }
 
     /// The whole budget, weight included; `None` if there is no limit.

@@ -5,12 +5,13 @@ use bytes::Bytes;
 use tikv_proto::{errorpb, kvrpcpb, metapb};
 
 use super::*;
-use crate::error::{Execution, Fault, FaultKind};
+use crate::error::{CallFailure, Execution, Fault, FaultKind};
 use crate::key::KeyRange;
 use crate::keyspace::KeyCodec;
-use crate::machine::Machine;
 use crate::machine::script::{Script, knowledge, maybe_executed, region};
+use crate::machine::{Command, Event, Machine, SleepReason};
 use crate::route::Direction;
+use crate::time::Time;
 
 fn config() -> Config {
     Config::default()
@@ -302,6 +303,41 @@ fn a_walk_whose_region_has_changed_locates_it_again() {
     script.wake().expect_pd(&crate::request::pd::PdRequest::RegionByKey { key: value("h"), leader_only: false });
     script.pd(Err(crate::error::PdError::Closed));
     assert_eq!(script.expect_done(), Err(Error::Closed));
+}
+
+#[test]
+fn who_runs_out_of_time_while_locating_again_tells_of_the_attempts_before() {
+    let mut options = options();
+    options.call.deadline = Time::ZERO + Duration::from_secs(10);
+    let forward = ScanOptions { limit: 3, direction: Direction::Forward, key_only: false };
+    let mut walk = script(scan(&config(), KeyRange::new("h", "i"), forward, &options));
+    walk.expect_call(1, |_: &kvrpcpb::RawScanRequest| {});
+    walk.region_error(errorpb::Error { key_not_in_region: Some(Default::default()), ..Default::default() });
+    walk.expect_sleep(|_, _| {});
+    told(out_of_time(walk).map(drop), "RawScan");
+
+    let mut batch = script(batch_delete(&config(), vec![Key::from("a"), Key::from("b")], &options));
+    batch.expect_call(1, |_: &kvrpcpb::RawBatchDeleteRequest| {});
+    batch.region_error(errorpb::Error { key_not_in_region: Some(Default::default()), ..Default::default() });
+    batch.expect_sleep(|_, _| {});
+    told(out_of_time(batch), "RawBatchDelete");
+}
+
+/// Wakes the machine from its back-off, and then because of its deadline.
+fn out_of_time<M: Machine>(mut script: Script<M>) -> M::Output
+where
+    M::Output: std::fmt::Debug,
+{
+    let alarm = script.wake().expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Deadline));
+    let Some(Command::Pd { token: question, .. }) = script.next() else { panic!("the region is to be located") };
+    script.event(alarm, Event::Woken).expect_cancel(question);
+    script.expect_done()
+}
+
+fn told(end: Result<(), Error>, operation: &str) {
+    let Err(Error::DeadlineExceeded { operation: told, attempts: 1, last }) = end else { panic!("{end:?}") };
+    assert_eq!(told, operation);
+    assert!(matches!(last, CallFailure::Region { name: "key_not_in_region", .. }), "{last:?}");
 }
 
 #[test]

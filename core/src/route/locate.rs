@@ -294,18 +294,25 @@ impl Locate {
     }
 
     fn exhausted(&mut self, cx: &mut Context<'_>) -> Poll<Located> {
-        let error = Error::RetriesExhausted {
-            operation: "locate region",
-            attempts: self.questions,
-            slept: self.backoff.total_sleep(),
-            last: self.last.clone(),
-        };
-        self.done(cx, Err(error))
+        let (operation, attempts, last) = self.history();
+        let slept = self.backoff.total_sleep();
+        self.done(cx, Err(Error::RetriesExhausted { operation, attempts, slept, last }))
     }
 
     fn deadline_exceeded(&mut self, cx: &mut Context<'_>) -> Poll<Located> {
-        let (operation, attempts, last) = ("locate region", self.questions, self.last.clone());
+        let (operation, attempts, last) = self.history();
         self.done(cx, Err(Error::DeadlineExceeded { operation, attempts, last }))
+    }
+
+    /// What the error of this tells. Where a call has been tried before, it is the call that fails, not its locating.
+    fn history(&self) -> (&'static str, u32, CallFailure) {
+        match self.backoff.earlier() {
+            None => ("locate region", self.questions, self.last.clone()),
+            Some(earlier) => {
+                let last = if self.last == CallFailure::NotAttempted { &earlier.last } else { &self.last };
+                (earlier.operation, earlier.attempts, last.clone())
+            }
+        }
     }
 
     /// The deadline has passed: whatever is on its way is not waited for.

@@ -304,12 +304,11 @@ impl<R: StoreRequest> RegionCall<R> {
                 self.phase = Phase::BackingOff { timer, then };
                 Poll::Pending
             }
-            Err(_) => self.fail(Error::RetriesExhausted {
-                operation: R::KIND.facts().name,
-                attempts: self.attempts,
-                slept: self.backoff.total_sleep(),
-                last: self.last.clone(),
-            }),
+            Err(_) => {
+                let (operation, slept) = (R::KIND.facts().name, self.backoff.total_sleep());
+                let (attempts, last) = self.history();
+                self.fail(Error::RetriesExhausted { operation, attempts, slept, last })
+            }
         }
     }
 
@@ -329,7 +328,11 @@ impl<R: StoreRequest> RegionCall<R> {
     fn relocate(&mut self, cx: &mut Context<'_>) -> Step<R> {
         match &self.target {
             Target::Key(_) => self.begin(cx),
-            Target::Region(_) => self.done(Err(CallError::Relocate(self.last.clone()))),
+            Target::Region(_) => {
+                let (_, last) = self.history();
+                self.backoff.note_earlier(R::KIND.facts().name, self.attempts, last.clone());
+                self.done(Err(CallError::Relocate(last)))
+            }
         }
     }
 
@@ -351,8 +354,19 @@ impl<R: StoreRequest> RegionCall<R> {
     }
 
     fn deadline_exceeded(&mut self) -> Step<R> {
-        let (operation, attempts, last) = (R::KIND.facts().name, self.attempts, self.last.clone());
-        self.fail(Error::DeadlineExceeded { operation, attempts, last })
+        let (attempts, last) = self.history();
+        self.fail(Error::DeadlineExceeded { operation: R::KIND.facts().name, attempts, last })
+    }
+
+    /// The attempts and what the last one met, calls included whose keys had to be located anew.
+    fn history(&self) -> (u32, CallFailure) {
+        match self.backoff.earlier() {
+            None => (self.attempts, self.last.clone()),
+            Some(earlier) => {
+                let last = if self.last == CallFailure::NotAttempted { &earlier.last } else { &self.last };
+                (earlier.attempts.saturating_add(self.attempts), last.clone())
+            }
+        }
     }
 
     /// Nothing, not even that the client is closing, masks that the one attempt allowed may have been executed.

@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tikv_grpc::server::{ServerHandle, ServerOptions, Service, serve_connection};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 pub(super) struct Endpoint {
     runtime: Handle,
@@ -26,6 +29,8 @@ struct Port {
 #[derive(Default)]
 struct PortState {
     listener: Option<TcpListener>,
+    /// Holds the port while nobody listens, lest somebody else gets it.
+    reserved: Option<TcpSocket>,
     /// Of the task that accepts.
     acceptor: Option<Waker>,
     is_accepting: bool,
@@ -41,9 +46,9 @@ impl Endpoint {
         service: Arc<dyn Service>,
         options: ServerOptions,
     ) -> io::Result<Self> {
-        let listener = listen(runtime, address)?;
-        let address = listener.local_addr()?;
-        let state = Mutex::new(PortState { listener: Some(listener), ..PortState::default() });
+        let reserved = reserve(address)?;
+        let address = reserved.local_addr()?;
+        let state = Mutex::new(PortState { reserved: Some(reserved), ..PortState::default() });
         Ok(Endpoint { runtime: runtime.clone(), address, port: Arc::new(Port { service, options, state }) })
     }
 
@@ -55,7 +60,9 @@ impl Endpoint {
     pub(super) fn open(&self) -> io::Result<()> {
         let mut state = self.port.lock();
         if state.listener.is_none() {
-            state.listener = Some(listen(&self.runtime, self.address)?);
+            let reserved = state.reserved.take().map_or_else(|| reserve(self.address), Ok)?;
+            let _entered = self.runtime.enter();
+            state.listener = Some(reserved.listen(BACKLOG)?);
         }
         if !state.is_accepting {
             state.is_accepting = true;
@@ -67,7 +74,10 @@ impl Endpoint {
     /// Closes the port and breaks its connections. When this returns nobody can connect any more.
     pub(super) fn close(&self) {
         let mut state = self.port.lock();
-        state.listener = None;
+        if state.listener.take().is_some() {
+            // Where that fails, it is tried again when the port is opened.
+            state.reserved = reserve(self.address).ok();
+        }
         state.is_accepting = false;
         std::mem::take(&mut state.connections).values().for_each(ServerHandle::close);
         if let Some(acceptor) = state.acceptor.take() {
@@ -82,11 +92,13 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-fn listen(runtime: &Handle, address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    let _entered = runtime.enter();
-    TcpListener::from_std(listener)
+/// Takes a port without listening: nobody can connect.
+fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Old connections, which linger for a while, do not matter.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 impl Port {
