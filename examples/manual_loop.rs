@@ -84,6 +84,9 @@ impl Loop {
         match command {
             EngineCommand::Call { id, call } => self.call_store(id, call),
             EngineCommand::Pd(effect) => self.carry_out_pd(effect),
+            EngineCommand::Reconnect { address } => {
+                self.channels.remove(&address);
+            }
             // The reply of a forgotten call is ignored by the engine; its thread ends by the call's own time limit.
             EngineCommand::CancelCall { .. } | EngineCommand::Observe(_) => {}
         }

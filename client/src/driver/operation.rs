@@ -203,6 +203,7 @@ impl<M: Machine> Running<M> {
                         self.cancel(wait);
                     }
                 }
+                Command::Reconnect { address } => self.shared.stores.reconnect(&address),
                 Command::Spawn(machine) => Operation::spawn(&self.shared, self.codec, machine),
                 Command::Observe(observation) => observe::observation(&observation),
             }

@@ -51,6 +51,8 @@ struct State {
     stream: BatchStream<Waiter>,
     /// Whether the task runs. It is started by the first call, and again by the next call after a broken connection.
     running: bool,
+    /// Another connection is used from now on: the stream ends with the last call on it.
+    retired: bool,
     closed: bool,
 }
 
@@ -75,6 +77,14 @@ impl StorePool {
         Box::pin(async move { connection?.unary(call).await })
     }
 
+    /// Has the next call to `address` connect anew. Calls on their way are not disturbed.
+    pub(crate) fn reconnect(&self, address: &str) {
+        let connection = self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(address);
+        if let Some(connection) = connection {
+            connection.retire();
+        }
+    }
+
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let stores = std::mem::take(&mut *self.stores.write().unwrap_or_else(PoisonError::into_inner));
@@ -95,7 +105,7 @@ impl StorePool {
             let runtime = Arc::clone(&self.runtime);
             let connector = Connector::new(Arc::clone(address), Arc::clone(&runtime), self.options.clone());
             let stream = BatchStream::new(Arc::clone(address), self.limits);
-            let state = Mutex::new(State { stream, running: false, closed: false });
+            let state = Mutex::new(State { stream, running: false, retired: false, closed: false });
             Arc::new(StoreConnection { connector, runtime, state, task: AtomicWaker::new() })
         });
         Ok(Arc::clone(connection))
@@ -226,8 +236,14 @@ impl StoreConnection {
                 return Poll::Ready(fault::of_grpc(&error, self.connector.address()));
             }
         }
-        if self.lock().closed {
-            return Poll::Ready(fault::closed(self.connector.address()));
+        {
+            let state = self.lock();
+            if state.closed {
+                return Poll::Ready(fault::closed(self.connector.address()));
+            }
+            if state.retired && state.stream.in_flight() == 0 && !state.stream.has_pending() {
+                return Poll::Ready(self.disconnected("the connection was replaced"));
+            }
         }
         self.poll_timeouts(cx, timer);
         Poll::Pending
@@ -254,6 +270,11 @@ impl StoreConnection {
             state.stream.close(fault.kind, &fault.detail, |waiter, result| answers.push((waiter, result)));
         }
         deliver(answers);
+    }
+
+    fn retire(&self) {
+        self.lock().retired = true;
+        self.task.wake();
     }
 
     fn close(&self) {

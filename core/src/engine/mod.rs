@@ -9,6 +9,7 @@ mod operation;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::task::Poll;
 
 pub use operation::{Operation, Outcome};
@@ -48,6 +49,12 @@ pub enum EngineCommand {
     CancelCall {
         /// The RPC.
         id: StoreCallId,
+    },
+    /// Not the store that was expected listens at this address: connect anew for the next call to it, since the name may
+    /// stand for another machine by now.
+    Reconnect {
+        /// Where.
+        address: Arc<str>,
     },
     /// Talk to PD; answered by [`Engine::handle_pd`].
     Pd(PdEffect),
@@ -327,6 +334,7 @@ impl Engine {
                         self.cancel_wait((id, token), wait);
                     }
                 }
+                Command::Reconnect { address } => self.commands.push_back(EngineCommand::Reconnect { address }),
                 Command::Spawn(machine) => {
                     self.launch(now, Task::Background(machine), running.codec, false);
                 }

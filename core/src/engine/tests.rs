@@ -50,7 +50,7 @@ impl World {
                 EngineCommand::Call { id, call } => self.calls.push_back((id, call)),
                 EngineCommand::CancelCall { id } => self.cancelled.push(id),
                 EngineCommand::Pd(effect) => self.answer_pd(effect),
-                EngineCommand::Observe(_) => {}
+                EngineCommand::Reconnect { .. } | EngineCommand::Observe(_) => {}
             }
         }
     }

@@ -142,13 +142,16 @@ impl StoreRegistry {
         });
     }
 
-    /// The store's identity is in doubt (it said it is another store): asks for a check with PD.
-    pub fn request_check(&self, id: u64) {
-        self.write(|stores| {
-            if let Some(store) = stores.get_mut(&id) {
+    /// The store's identity is in doubt (it said it is another store): asks for a check with PD. Returns whether this was
+    /// the first doubt since the last check.
+    pub fn request_check(&self, id: u64) -> bool {
+        self.write(|stores| match stores.get_mut(&id) {
+            Some(store) if !store.needs_check => {
                 Arc::make_mut(store).needs_check = true;
+                true
             }
-        });
+            _ => false,
+        })
     }
 
     fn update_at(&self, id: u64, epoch: u64, update: impl FnOnce(&mut Store)) -> bool {

@@ -40,6 +40,12 @@ pub enum Command {
         /// The command to forget.
         token: Token,
     },
+    /// Not the store that was expected listens at this address: the next call is to connect anew, since the name may stand
+    /// for another machine by now. Calls on their way are not to be disturbed.
+    Reconnect {
+        /// Where.
+        address: Arc<str>,
+    },
     /// Run this machine on its own, without an owner.
     Spawn(BackgroundMachine),
     /// Something worth telling an observer.

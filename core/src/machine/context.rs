@@ -95,6 +95,11 @@ impl<'a> Context<'a> {
         self.outbox.push(Command::Cancel { token });
     }
 
+    /// Has the next call to `address` connect anew.
+    pub fn reconnect(&mut self, address: Arc<str>) {
+        self.outbox.push(Command::Reconnect { address });
+    }
+
     /// Leaves a machine running without an owner.
     pub fn spawn(&mut self, machine: impl Background) {
         self.outbox.push(Command::Spawn(BackgroundMachine::new(machine)));

@@ -165,6 +165,13 @@ where
         self
     }
 
+    pub(crate) fn expect_reconnect(&mut self, expected: &str) -> &mut Self {
+        let command = self.next_command();
+        let Command::Reconnect { address } = command else { panic!("expected a reconnect, got {command:?}") };
+        assert_eq!(&*address, expected);
+        self
+    }
+
     pub(crate) fn expect_spawn(&mut self) -> BackgroundMachine {
         let command = self.next_command();
         let Command::Spawn(machine) = command else { panic!("expected a background machine, got {command:?}") };

@@ -96,8 +96,9 @@ fn the_engine_label_tells_tiflash() {
 fn a_store_in_doubt_is_checked_but_used() {
     let stores = StoreRegistry::default();
     stores.learn(&store(1, "a:1"));
-    stores.request_check(1);
-    stores.request_check(2);
+    assert!(stores.request_check(1));
+    assert!(!stores.request_check(1), "that is known already");
+    assert!(!stores.request_check(2), "nobody knows that store");
     assert!(known(&stores, 1).needs_check);
     assert!(stores.get_at(1, 0).is_some());
     assert_eq!(stores.get(2), None);

@@ -61,8 +61,11 @@ impl<R: StoreRequest> RegionCall<R> {
                 self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate)
             }
             Kind::StoreNotMatch => {
-                cx.knowledge().stores.request_check(choice.store.id);
                 regions.invalidate(ver_id);
+                // Of many calls that meet this at once, the first has the connection made anew.
+                if cx.knowledge().stores.request_check(choice.store.id) {
+                    cx.reconnect(choice.store.address.clone());
+                }
                 self.back_off(cx, BackoffKind::RegionMiss, AfterSleep::Relocate)
             }
             Kind::RecoveryInProgress => {

@@ -168,6 +168,9 @@ fn every_region_error_has_its_consequences() {
         assert_eq!(known.is_some(), row.known, "{name}");
         assert!(known.is_none_or(|region| region.leader().peer.store_id == row.leader), "{name}");
         assert_eq!(script.knowledge.stores.get(1).expect("known").needs_check, row.check_store, "{name}");
+        if row.check_store {
+            script.expect_reconnect("store-1");
+        }
         if let Some(kind) = row.backoff {
             back_off(&mut script, kind);
         }
@@ -241,6 +244,9 @@ fn a_call_to_a_key_locates_it_again_by_itself() {
         let mut script = get_by_key(one_region());
         script.expect_call(1, |_: &kvrpcpb::GetRequest| {});
         script.region_error(row.error);
+        if row.check_store {
+            script.expect_reconnect("store-1");
+        }
         back_off(&mut script, row.backoff.expect("without news there is a pause"));
         script.expect_pd(&by_key("k", false));
         script.pd(the_region(pd_region(7, 2, "g".."p")));
@@ -262,6 +268,7 @@ fn a_store_that_is_another_one_is_checked_and_its_new_address_used() {
     let mut script = get_by_key(one_region());
     script.expect_call(1, |_: &kvrpcpb::GetRequest| {});
     script.region_error(error(|e| e.store_not_match = Some(Default::default())));
+    script.expect_reconnect("store-1");
     back_off(&mut script, BackoffKind::RegionMiss);
     script.expect_pd(&by_key("k", false));
     script.pd(the_region(pd_region(1, 1, "".."")));
@@ -269,6 +276,16 @@ fn a_store_that_is_another_one_is_checked_and_its_new_address_used() {
     script.pd(the_store(metapb::Store { address: "moved".into(), ..pd_store(1) }));
     script.expect_call(1, |_: &kvrpcpb::GetRequest| {});
     assert_eq!(&*script.last_call().address, "moved");
+}
+
+#[test]
+fn of_many_calls_that_meet_another_store_one_has_the_connection_made_anew() {
+    let knowledge = one_region();
+    knowledge.stores.request_check(1);
+    let mut script = Script::with_knowledge(get(&knowledge, options()), knowledge);
+    script.expect_call(1, |_: &kvrpcpb::GetRequest| {});
+    script.region_error(error(|e| e.store_not_match = Some(Default::default())));
+    back_off(&mut script, BackoffKind::RegionMiss);
 }
 
 #[test]
@@ -433,6 +450,9 @@ fn an_error_that_says_that_nothing_was_done_leaves_no_doubt() {
         let mut script = Script::with_knowledge(prewrite(&knowledge, options()).at_most_once(), knowledge);
         script.expect_call(1, |_: &kvrpcpb::PrewriteRequest| {});
         script.region_error(row.error);
+        if row.check_store {
+            script.expect_reconnect("store-1");
+        }
         if let Some(kind) = row.backoff {
             back_off(&mut script, kind);
         }

@@ -354,7 +354,7 @@ impl<M> Running<M> {
         let commands: Vec<_> = self.outbox.drain().collect();
         for command in commands {
             match command {
-                Command::Observe(_) => {}
+                Command::Reconnect { .. } | Command::Observe(_) => {}
                 Command::Cancel { token } => self.waiting.retain(|waiting| token_of(waiting) != Some(token)),
                 Command::Spawn(machine) => world.spawned.push(machine),
                 Command::Call(call) => {

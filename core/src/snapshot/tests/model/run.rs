@@ -120,7 +120,7 @@ impl Run {
                 }
                 Command::Cancel { token } => pending.retain(|other| other.token != token),
                 Command::Spawn(machine) => self.background.push(machine),
-                Command::Observe(_) => {}
+                Command::Reconnect { .. } | Command::Observe(_) => {}
             }
         }
     }
