@@ -346,6 +346,6 @@ fn a_machine_that_is_done_ignores_late_events() {
     script.expect_call(1, |_: &kvrpcpb::RawGetRequest| {});
     script.reply(kvrpcpb::RawGetResponse::default());
     script.expect_done().expect("answered").expect("present");
-    let late = crate::machine::Event::Woken;
+    let late = Event::Woken;
     assert!(matches!(script.poke(crate::machine::Token(0), late), Poll::Pending));
 }

@@ -28,7 +28,7 @@ fn disturb(world: &World, dice: &mut Rng) {
     }
     let regions: Vec<u64> = world
         .cluster
-        .with_cluster(|cluster, _| cluster.topology().regions().iter().map(|region| region.id()).collect());
+        .with_cluster(|cluster, _| cluster.topology().regions().iter().map(tikv_sim::cluster::Region::id).collect());
     let region = regions[dice.below(regions.len() as u64) as usize];
     world.cluster.transfer_leader(region, dice.range(1..4)).unwrap();
 }
