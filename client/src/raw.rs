@@ -210,8 +210,8 @@ impl RawClient {
         self.run("raw_scan", machine).await
     }
 
-    /// Deletes all keys of `range`, region by region. Not atomic: after an error, a part may have been deleted. client-go:
-    /// `DeleteRange`.
+    /// Deletes all keys of `range`, region by region. Not atomic: after an error, a part may have been deleted. An empty key
+    /// as the end means no end. client-go: `DeleteRange` (which does nothing from the empty key to the empty key).
     ///
     /// # Errors
     ///

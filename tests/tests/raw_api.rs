@@ -58,7 +58,8 @@ fn checksum(pairs: &[Pair]) -> ChecksumTotal {
 #[test]
 fn what_is_put_is_there_until_it_is_deleted() {
     run(async |rt| {
-        let raw = one_region(&rt).await.client.raw();
+        let world = one_region(&rt).await;
+        let raw = world.client.raw();
         assert_eq!(raw.get("key").await.unwrap(), None);
         raw.put("key", "value").await.unwrap();
         assert_eq!(raw.get("key").await.unwrap(), Some("value".into()));
@@ -181,7 +182,7 @@ fn ranges_are_deleted_within_and_across_regions() {
         for key in ["b", "c", "d"] {
             split(&world, key);
         }
-        for (start, end) in [("", ""), ("b", "c0"), ("c11", "c12"), ("d0", "d0"), ("c5", "d5"), ("a", "z")] {
+        for (start, end) in [("b", "c0"), ("c11", "c12"), ("d0", "d0"), ("c5", "d5"), ("a", "a9")] {
             raw.delete_range(start..end).await.unwrap();
             expected.retain(|key, _| !(start..end).contains(&key.as_str()));
             let found = raw.scan::<Key>(.., 100).await.unwrap();
@@ -191,7 +192,10 @@ fn ranges_are_deleted_within_and_across_regions() {
                 "{start} {end}"
             );
         }
-        assert!(expected.is_empty());
+        assert!(!expected.is_empty());
+        // Where client-go deletes nothing from the empty key to the empty key, an empty end is no end here, as for scans.
+        raw.delete_range("".."").await.unwrap();
+        assert_eq!(raw.scan::<Key>(.., 100).await.unwrap(), []);
     });
 }
 
@@ -218,7 +222,8 @@ fn a_scan_of_as_many_pairs_as_allowed_crosses_many_regions() {
 #[test]
 fn a_reverse_scan_returns_the_last_pairs_first() {
     run(async |rt| {
-        let raw = one_region(&rt).await.client.raw();
+        let world = one_region(&rt).await;
+        let raw = world.client.raw();
         raw.batch_put((0..10).map(|index| (format!("key:{index}"), format!("value:{index}")))).await.unwrap();
         let found = raw.reverse_scan("key:".."key;", 5).await.unwrap();
         let expected = (5..10).rev().map(|index| pair(format!("key:{index}"), format!("value:{index}")));
@@ -229,7 +234,8 @@ fn a_reverse_scan_returns_the_last_pairs_first() {
 #[test]
 fn two_keys_are_put_read_and_deleted_in_one_batch_each() {
     run(async |rt| {
-        let raw = one_region(&rt).await.client.raw();
+        let world = one_region(&rt).await;
+        let raw = world.client.raw();
         raw.batch_put([("k1", "v1"), ("k2", "v2")]).await.unwrap();
         assert_eq!(raw.batch_get(["k1", "k2"]).await.unwrap(), [Some("v1".into()), Some("v2".into())]);
         raw.batch_delete(["k1", "k2"]).await.unwrap();
@@ -241,7 +247,8 @@ fn two_keys_are_put_read_and_deleted_in_one_batch_each() {
 #[test]
 fn a_swap_needs_the_value_that_is_there() {
     run(async |rt| {
-        let raw = one_region(&rt).await.client.raw().with_atomic(true);
+        let world = one_region(&rt).await;
+        let raw = world.client.raw().with_atomic(true);
         let swap = async |old: Option<&'static str>, new: &'static str| {
             let swapped = raw.compare_and_swap("key", old.map(Bytes::from), new).await.unwrap();
             (swapped.swapped, swapped.previous, raw.get("key").await.unwrap().unwrap())

@@ -25,13 +25,13 @@ impl<R: StoreRequest> RegionCall<R> {
         choice: &Choice,
         fault: Fault,
     ) -> Step<R> {
-        let kind = fault.kind;
+        let (kind, was_sent) = (fault.kind, fault.may_be_executed());
         let is_refusal = matches!(
             kind,
             FaultKind::Status(status::PERMISSION_DENIED | status::UNIMPLEMENTED | status::UNAUTHENTICATED)
         );
         // Even of a refusal: a status that ends a stream says nothing of what was on its way.
-        self.maybe_executed |= fault.may_be_executed();
+        self.maybe_executed |= was_sent;
         self.last = CallFailure::Fault(fault.clone());
         if is_refusal {
             return self.refused(choice, &fault.detail);
@@ -47,6 +47,10 @@ impl<R: StoreRequest> RegionCall<R> {
             FaultKind::Timeout | FaultKind::Status(status::DEADLINE_EXCEEDED) if self.is_short_read() => {
                 selector.on_short_timeout(choice.replica);
                 return self.send(cx, selector);
+            }
+            // A connection that takes nothing is as good as none: something else may listen there now.
+            FaultKind::Disconnected if !was_sent => {
+                cx.knowledge().stores.report_failure(choice.store.id, choice.store.epoch);
             }
             // The connection was good, so the store may well be: whether it is, the next attempt to connect will tell.
             FaultKind::Timeout

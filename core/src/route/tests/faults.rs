@@ -130,21 +130,25 @@ fn an_answer_to_another_question_is_an_error_of_its_own() {
 
 #[test]
 fn faults_are_observed_and_only_some_are_held_against_the_store() {
-    for (kind, blamed) in [
-        (FaultKind::Unreachable, true),
-        (FaultKind::Protocol, true),
-        (FaultKind::Status(14), true),
-        (FaultKind::Disconnected, false),
-        (FaultKind::Timeout, false),
-        (FaultKind::Overloaded, false),
-        (FaultKind::Status(13), false),
+    use Execution::{MaybeExecuted, NotSent};
+    for (kind, execution, blamed) in [
+        (FaultKind::Unreachable, NotSent, true),
+        (FaultKind::Protocol, MaybeExecuted, true),
+        (FaultKind::Status(14), MaybeExecuted, true),
+        // Who listens there does not let requests in: it may not be the store any more.
+        (FaultKind::Disconnected, NotSent, true),
+        (FaultKind::Disconnected, MaybeExecuted, false),
+        (FaultKind::Timeout, NotSent, false),
+        (FaultKind::Timeout, MaybeExecuted, false),
+        (FaultKind::Overloaded, NotSent, false),
+        (FaultKind::Status(13), MaybeExecuted, false),
     ] {
         let mut script = prewrite_script(|call| call);
-        let fault = fault(kind, Execution::NotSent);
+        let fault = fault(kind, execution);
         script.fault(fault.clone());
         assert_eq!(script.observations(), [Observation::CallFailed { store_id: 1, fault }]);
         let store = script.knowledge.stores.get(1).expect("known");
-        assert_eq!((store.epoch == 1, store.liveness == Liveness::Unreachable), (blamed, blamed), "{kind:?}");
+        assert_eq!((store.epoch == 1, store.liveness == Liveness::Unreachable), (blamed, blamed), "{kind:?} {execution:?}");
     }
 }
 
