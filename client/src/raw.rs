@@ -7,11 +7,10 @@ use bytes::Bytes;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::Machine;
 use tikv_core::raw::{self, ChecksumTotal, Pair, RawOptions, RawPair, ScanOptions, Swapped, Ttl};
-use tikv_core::route::Direction;
 use tracing::Instrument;
 
 use crate::range::key_range;
-use crate::{Client, Error, Key};
+use crate::{Client, Direction, Error, Key};
 
 /// Access to raw keys. Cheap to clone.
 ///
@@ -183,7 +182,7 @@ impl RawClient {
         self.scan_with(range, ScanOptions { limit, direction: Direction::Forward, key_only: false }).await
     }
 
-    /// The last `limit` pairs of `range`, in descending order; the range must have an upper bound. client-go: `ReverseScan`.
+    /// The last `limit` pairs of `range`, in descending order. client-go: `ReverseScan`.
     ///
     /// # Errors
     ///

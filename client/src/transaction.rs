@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tikv_core::key::Order;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::snapshot::{ScanCursor, SnapshotOptions};
 use tikv_core::txn::{self, Buffered, Commit, CommitOptions, CommitOutcome, TxnState};
@@ -290,7 +289,7 @@ impl Transaction {
             if txn.state() != TxnState::Open {
                 return Err(Error::TxnFinished);
             }
-            let merged = txn.buffer().union(&seen, order(direction), stored);
+            let merged = txn.buffer().union(&seen, direction, stored);
             pairs.extend(merged.map(|(key, value)| Pair { key, value }));
             cursor = next;
         }
@@ -320,11 +319,4 @@ fn seen_range(here: &ScanCursor, next: Option<&ScanCursor>) -> KeyRange {
         }
     }
     seen
-}
-
-fn order(direction: Direction) -> Order {
-    match direction {
-        Direction::Forward => Order::Ascending,
-        Direction::Reverse => Order::Descending,
-    }
 }

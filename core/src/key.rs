@@ -143,23 +143,39 @@ impl fmt::Debug for Key {
     }
 }
 
+/// The end of all keys, for a reverse scan from there: TiKV takes an empty bound for the lowest key. Longer than the longest
+/// key that TiKV stores (`storage.max-key-size`, 8 KiB).
+static BEHIND_ALL_KEYS: [u8; 8 * 1024 + 1] = [u8::MAX; 8 * 1024 + 1];
+
 /// Which way keys are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Order {
+pub enum Direction {
     /// From the smallest key to the largest.
     #[default]
-    Ascending,
+    Forward,
     /// From the largest key to the smallest.
-    Descending,
+    Reverse,
 }
 
-impl Order {
+impl Direction {
+    /// `start_key` and `end_key` of a scan request for `range`: TiKV's reverse scan begins at its exclusive upper bound.
+    #[must_use]
+    pub(crate) fn scan_bounds(self, range: &KeyRange) -> (Bytes, Bytes) {
+        match self {
+            Direction::Forward => (range.start.to_bytes(), range.end.to_bytes()),
+            Direction::Reverse if range.end.is_empty() => {
+                (Bytes::from_static(&BEHIND_ALL_KEYS), range.start.to_bytes())
+            }
+            Direction::Reverse => (range.end.to_bytes(), range.start.to_bytes()),
+        }
+    }
+
     /// Which of two keys comes first, read this way: `Less` for `a`.
     #[must_use]
     pub fn compare(self, a: &Key, b: &Key) -> std::cmp::Ordering {
         match self {
-            Order::Ascending => a.cmp(b),
-            Order::Descending => b.cmp(a),
+            Direction::Forward => a.cmp(b),
+            Direction::Reverse => b.cmp(a),
         }
     }
 }

@@ -23,8 +23,8 @@ fn after_a_prefix_comes_the_prefix_with_its_last_byte_raised() {
 #[test]
 fn an_order_reads_keys_up_or_down() {
     let (a, b) = (Key::from("a"), Key::from("b"));
-    assert!(Order::Ascending.compare(&a, &b).is_lt() && Order::Descending.compare(&a, &b).is_gt());
-    assert!(Order::Ascending.compare(&a, &a).is_eq() && Order::Descending.compare(&a, &a).is_eq());
+    assert!(Direction::Forward.compare(&a, &b).is_lt() && Direction::Reverse.compare(&a, &b).is_gt());
+    assert!(Direction::Forward.compare(&a, &a).is_eq() && Direction::Reverse.compare(&a, &a).is_eq());
 }
 
 quickcheck! {

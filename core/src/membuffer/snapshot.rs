@@ -2,7 +2,7 @@
 
 use super::log::Moment;
 use super::{MemBuffer, Value, iter};
-use crate::key::{Key, KeyRange, Order};
+use crate::key::{Direction, Key, KeyRange};
 
 /// The buffer as it was before its first open stage was opened: what a statement sees that must not see its own writes.
 /// The present, if no stage is open. client-go: `GetSnapshot`.
@@ -23,8 +23,8 @@ impl MemBuffer {
 
     /// Reads the [`Snapshot`] step by step between writes.
     #[must_use]
-    pub fn snapshot_cursor(&self, range: KeyRange, order: Order) -> SnapshotCursor {
-        SnapshotCursor { range, order, last: None, base_changes: self.base_changes }
+    pub fn snapshot_cursor(&self, range: KeyRange, direction: Direction) -> SnapshotCursor {
+        SnapshotCursor { range, direction, last: None, base_changes: self.base_changes }
     }
 }
 
@@ -48,7 +48,7 @@ impl<'a> Snapshot<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotCursor {
     range: KeyRange,
-    order: Order,
+    direction: Direction,
     last: Option<Key>,
     base_changes: u64,
 }
@@ -69,16 +69,16 @@ impl SnapshotCursor {
             return Err(SnapshotChanged);
         }
         let snapshot = buffer.snapshot();
-        let next = match (self.order, &self.last) {
-            (Order::Ascending, None) => snapshot.iter(&self.range).next(),
-            (Order::Ascending, Some(last)) => {
+        let next = match (self.direction, &self.last) {
+            (Direction::Forward, None) => snapshot.iter(&self.range).next(),
+            (Direction::Forward, Some(last)) => {
                 let rest = KeyRange { start: last.next(), end: self.range.end.clone() };
                 snapshot.iter(&rest).next()
             }
-            (Order::Descending, None) => snapshot.iter(&self.range).next_back(),
+            (Direction::Reverse, None) => snapshot.iter(&self.range).next_back(),
             // Nothing is before the empty key, and as an end it would mean no end.
-            (Order::Descending, Some(last)) if last.is_empty() => None,
-            (Order::Descending, Some(last)) => {
+            (Direction::Reverse, Some(last)) if last.is_empty() => None,
+            (Direction::Reverse, Some(last)) => {
                 let rest = KeyRange { start: self.range.start.clone(), end: last.clone() };
                 snapshot.iter(&rest).next_back()
             }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Iter, MemBuffer, Value};
-use crate::key::{Key, KeyRange, Order};
+use crate::key::{Direction, Key, KeyRange};
 
 /// Stored pairs with the writes of a buffer laid over them: a buffered value replaces a stored one, a tombstone hides
 /// it. See [`MemBuffer::union`].
@@ -11,13 +11,13 @@ use crate::key::{Key, KeyRange, Order};
 pub struct Union<'a, S: Iterator> {
     buffer: Iter<'a>,
     stored: S,
-    order: Order,
+    direction: Direction,
     next_buffered: Option<(&'a Key, &'a Value)>,
     next_stored: Option<S::Item>,
 }
 
 impl MemBuffer {
-    /// Lays the writes in `range` over `stored`: all stored pairs of that range, in that order. Read page by page, the
+    /// Lays the writes in `range` over `stored`: all stored pairs of that range, in that direction. Read page by page, the
     /// range is that of the page, up to the key where the next page begins. client-go: `UnionIter`.
     ///
     /// What a stored value is beside its bytes (its commit_ts, say) is the caller's; a buffered value becomes one by
@@ -25,19 +25,19 @@ impl MemBuffer {
     ///
     /// ```
     /// use bytes::Bytes;
-    /// use tikv_core::key::{Key, KeyRange, Order};
+    /// use tikv_core::key::{Direction, Key, KeyRange};
     /// use tikv_core::membuffer::MemBuffer;
     ///
     /// let mut buffer = MemBuffer::new();
     /// buffer.set("b", "mine")?;
     /// buffer.delete("c")?;
     /// let stored = ["a", "b", "c"].map(|key| (Key::from(key), Bytes::from("stored")));
-    /// let read: Vec<_> = buffer.union(&KeyRange::ALL, Order::Ascending, stored.into_iter()).collect();
+    /// let read: Vec<_> = buffer.union(&KeyRange::ALL, Direction::Forward, stored.into_iter()).collect();
     /// assert_eq!(read, [("a".into(), "stored".into()), ("b".into(), Bytes::from("mine"))]);
     /// # Ok::<(), tikv_core::membuffer::WriteError>(())
     /// ```
-    pub fn union<S: Iterator>(&self, range: &KeyRange, order: Order, stored: S) -> Union<'_, S> {
-        let mut union = Union { buffer: self.iter(range), stored, order, next_buffered: None, next_stored: None };
+    pub fn union<S: Iterator>(&self, range: &KeyRange, direction: Direction, stored: S) -> Union<'_, S> {
+        let mut union = Union { buffer: self.iter(range), stored, direction, next_buffered: None, next_stored: None };
         union.step_buffer();
         union.step_stored();
         union
@@ -46,9 +46,9 @@ impl MemBuffer {
 
 impl<'a, S: Iterator> Union<'a, S> {
     fn step_buffer(&mut self) -> Option<(&'a Key, &'a Value)> {
-        let next = match self.order {
-            Order::Ascending => self.buffer.next(),
-            Order::Descending => self.buffer.next_back(),
+        let next = match self.direction {
+            Direction::Forward => self.buffer.next(),
+            Direction::Reverse => self.buffer.next_back(),
         };
         std::mem::replace(&mut self.next_buffered, next)
     }
@@ -66,7 +66,7 @@ impl<V: From<Bytes>, S: Iterator<Item = (Key, V)>> Iterator for Union<'_, S> {
         loop {
             let Some((buffered, _)) = self.next_buffered else { return self.step_stored() };
             if let Some((stored, _)) = &self.next_stored {
-                let order = self.order.compare(stored, buffered);
+                let order = self.direction.compare(stored, buffered);
                 if order.is_lt() {
                     return self.step_stored();
                 }

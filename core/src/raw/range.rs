@@ -9,9 +9,9 @@ use super::{Pair, RawOptions};
 use crate::backoff::budget;
 use crate::config::Config;
 use crate::error::Error;
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::request::StoreRequest;
-use crate::route::{self, Direction, RangeVisit, RangeWalk};
+use crate::route::{self, RangeVisit, RangeWalk};
 
 /// Pairs of a range in order. client-go: `rawkv.Client.Scan`, `ReverseScan`.
 pub type Scan = RangeWalk<ScanVisit>;
@@ -35,16 +35,12 @@ pub struct ScanOptions {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidArgument`] if the limit is above the configured maximum, or a reverse scan has no upper bound.
+/// [`Error::InvalidArgument`] if the limit is above the configured maximum.
 pub fn scan(config: &Config, range: KeyRange, scan: ScanOptions, options: &RawOptions) -> Result<Scan, Error> {
     let max = config.raw.max_scan_limit;
     if scan.limit > max {
         let message = format!("a scan of {} pairs is over the limit of {max}", scan.limit);
         return Err(Error::InvalidArgument(message.into()));
-    }
-    if scan.direction == Direction::Reverse && range.end.is_empty() {
-        // TiKV takes an empty start of a reverse scan for the lowest key, not for the end of all keys.
-        return Err(Error::InvalidArgument(Arc::from("a reverse scan of raw keys needs an upper bound")));
     }
     let visit = ScanVisit { scan, column_family: options.column_family.clone(), pairs: Vec::new() };
     let call = options.call.clone().with_timeout(config.batch_call_timeout);
@@ -101,15 +97,13 @@ impl RangeVisit for ScanVisit {
     type Output = Vec<Pair>;
 
     fn request(&self, part: &KeyRange) -> kvrpcpb::RawScanRequest {
-        // TiKV's reverse scan begins at its exclusive upper end.
-        let reverse = self.scan.direction == Direction::Reverse;
-        let (from, to) = if reverse { (&part.end, &part.start) } else { (&part.start, &part.end) };
+        let (start_key, end_key) = self.scan.direction.scan_bounds(part);
         kvrpcpb::RawScanRequest {
-            start_key: from.to_bytes(),
-            end_key: to.to_bytes(),
+            start_key,
+            end_key,
             limit: self.scan.limit - self.pairs.len() as u32,
             key_only: self.scan.key_only,
-            reverse,
+            reverse: self.scan.direction == Direction::Reverse,
             cf: self.column_family.clone(),
             ..Default::default()
         }

@@ -6,11 +6,10 @@ use tikv_proto::{errorpb, kvrpcpb, metapb};
 
 use super::*;
 use crate::error::{CallFailure, Execution, Fault, FaultKind};
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::keyspace::KeyCodec;
 use crate::machine::script::{Script, knowledge, maybe_executed, region};
 use crate::machine::{Command, Event, Machine, SleepReason};
-use crate::route::Direction;
 use crate::time::Time;
 
 fn config() -> Config {
@@ -251,12 +250,22 @@ fn a_reverse_scan_begins_below_its_upper_end() {
 }
 
 #[test]
-fn a_scan_that_asks_for_too_much_or_has_no_upper_end_to_start_from_is_refused() {
+fn a_scan_that_asks_for_too_much_is_refused() {
     let limit = config().raw.max_scan_limit + 1;
     let too_many = ScanOptions { limit, direction: Direction::Forward, key_only: false };
     assert!(matches!(scan(&config(), KeyRange::ALL, too_many, &options()), Err(Error::InvalidArgument(_))));
+}
+
+#[test]
+fn a_reverse_scan_from_the_end_of_all_keys_names_a_bound_behind_them() {
     let reverse = ScanOptions { limit: 1, direction: Direction::Reverse, key_only: false };
-    assert!(matches!(scan(&config(), KeyRange::ALL, reverse, &options()), Err(Error::InvalidArgument(_))));
+    let mut script = script(scan(&config(), KeyRange::ALL, reverse, &options()));
+    script.expect_call(1, |scan: &kvrpcpb::RawScanRequest| {
+        assert!(scan.start_key.len() > 8 * 1024 && scan.start_key.iter().all(|byte| *byte == u8::MAX));
+        assert_eq!(scan.end_key, "p");
+    });
+    script.reply(kvrpcpb::RawScanResponse { kvs: vec![kv("z", "1")], ..Default::default() });
+    assert_eq!(script.expect_done(), Ok(vec![Pair { key: "z".into(), value: "1".into() }]));
 }
 
 #[test]

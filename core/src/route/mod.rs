@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use grouping::{Group, Grouped, Grouping, Keyed};
 pub use locate::{Locate, Located, Place};
-pub use range_walk::{Direction, RangeVisit, RangeWalk};
+pub use range_walk::{RangeVisit, RangeWalk};
 pub use region_call::{CallEnd, CallError, RegionCall};
 pub use region_error::RegionErrorKind;
 pub use selector::{Choice, LeaderHint, Next, Selector};

@@ -16,7 +16,7 @@ use super::locate::{Locate, Located, Place, not_of_place};
 use super::region_call::{CallEnd, CallError, RegionCall};
 use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::machine::{Context, Event, Machine, Token};
 use crate::request::StoreRequest;
 
@@ -48,16 +48,6 @@ pub trait RangeVisit {
 
     /// What the walk ends with; called once.
     fn finish(&mut self) -> Self::Output;
-}
-
-/// In which order regions are visited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the start of the range.
-    #[default]
-    Forward,
-    /// From its end.
-    Reverse,
 }
 
 /// Visits the regions of a range, one at a time; see the [module documentation](self).

@@ -11,9 +11,8 @@ use super::scan_page::{Page, ScanCursor, ScanPage};
 use super::{Pair, Read, ReadThrough, SnapshotOptions};
 use crate::config::Config;
 use crate::error::Error;
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::machine::{Context, Event, Machine, Token};
-use crate::route::Direction;
 
 /// Reads the first pairs of a range (in reverse: the last, the greatest key first), page by page. A region that nothing is
 /// found in costs a page; each page has a budget of its own.

@@ -27,13 +27,9 @@ use super::{Pair, Read, ReadThrough, SnapshotOptions, Value, nonsense};
 use crate::backoff::{Backoff, budget};
 use crate::config::Config;
 use crate::error::{Error, LockInfo};
-use crate::key::{Key, KeyRange};
+use crate::key::{Direction, Key, KeyRange};
 use crate::machine::{Context, Event, Machine, Token};
-use crate::route::{self, CallEnd, CallError, Direction, Locate, Located, Place, RegionCall};
-
-/// The end of all keys, for a reverse scan from there: TiKV takes an empty bound for the lowest key. Longer than the longest
-/// key that TiKV stores (`storage.max-key-size`, 8 KiB).
-static BEHIND_ALL_KEYS: [u8; 8 * 1024 + 1] = [u8::MAX; 8 * 1024 + 1];
+use crate::route::{self, CallEnd, CallError, Locate, Located, Place, RegionCall};
 
 /// What is left of a scan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -183,12 +179,7 @@ impl ScanPage {
     }
 
     fn request(&self, part: &KeyRange) -> kvrpcpb::ScanRequest {
-        let (start_key, end_key) = match self.cursor.direction {
-            Direction::Forward => (part.start.to_bytes(), part.end.to_bytes()),
-            // TiKV begins at the exclusive upper bound.
-            Direction::Reverse if part.end.is_empty() => (Bytes::from_static(&BEHIND_ALL_KEYS), part.start.to_bytes()),
-            Direction::Reverse => (part.end.to_bytes(), part.start.to_bytes()),
-        };
+        let (start_key, end_key) = self.cursor.direction.scan_bounds(part);
         kvrpcpb::ScanRequest {
             context: None,
             start_key,

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::key::{KeyRange, Order};
+use crate::key::{Direction, KeyRange};
 
 mod flags;
 mod model;

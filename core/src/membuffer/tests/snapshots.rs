@@ -12,11 +12,11 @@ fn assert_snapshot(buffer: &MemBuffer, range: &KeyRange, expected: &[(Key, Value
     let forward: Vec<_> = snapshot.iter(range).map(owned).collect();
     assert_eq!(forward, expected);
     let mut expected = expected.to_vec();
-    assert_eq!(rest(&mut buffer.snapshot_cursor(range.clone(), Order::Ascending), buffer), expected);
+    assert_eq!(rest(&mut buffer.snapshot_cursor(range.clone(), Direction::Forward), buffer), expected);
     expected.reverse();
     let backward: Vec<_> = snapshot.iter(range).rev().map(owned).collect();
     assert_eq!(backward, expected);
-    assert_eq!(rest(&mut buffer.snapshot_cursor(range.clone(), Order::Descending), buffer), expected);
+    assert_eq!(rest(&mut buffer.snapshot_cursor(range.clone(), Direction::Reverse), buffer), expected);
     for (key, value) in &expected {
         assert_eq!(snapshot.get(key.as_slice()), Some(value));
     }
@@ -62,13 +62,13 @@ fn the_snapshot_does_not_see_what_stages_write() {
 #[test]
 fn a_cursor_reads_on_while_stages_are_written() {
     for keys in [3, 4, 16, 17, 48, 64] {
-        for order in [Order::Ascending, Order::Descending] {
+        for direction in [Direction::Forward, Direction::Reverse] {
             let mut buffer = MemBuffer::new();
             for i in 0..keys {
                 set_all(&mut buffer, &[&[0, i]]);
             }
             buffer.stage();
-            let mut cursor = buffer.snapshot_cursor(range(&[0, 0], &[0, 255]), order);
+            let mut cursor = buffer.snapshot_cursor(range(&[0, 0], &[0, 255]), direction);
             let mut read = Vec::new();
             while let Some((key, value)) = cursor.next(&buffer).unwrap() {
                 assert_eq!(value, put(key.as_slice()));
@@ -77,7 +77,7 @@ fn a_cursor_reads_on_while_stages_are_written() {
                 buffer.delete(&[0, 0]).unwrap();
             }
             let mut expected: Vec<_> = (0..keys).map(|i| Key::from(&[0, i])).collect();
-            if order == Order::Descending {
+            if direction == Direction::Reverse {
                 expected.reverse();
             }
             assert_eq!(read, expected);
@@ -135,7 +135,7 @@ fn a_cursor_ends_when_what_it_reads_has_changed() {
         let checkpoint = buffer.checkpoint();
         set_all(&mut buffer, &[&[0], &[1]]);
         let stage = buffer.stage();
-        let mut cursor = buffer.snapshot_cursor(range(&[0], &[255]), Order::Ascending);
+        let mut cursor = buffer.snapshot_cursor(range(&[0], &[255]), Direction::Forward);
         buffer.set(&[1], "new").unwrap();
         assert_eq!(cursor.next(&buffer), Ok(Some((Key::from(&[0]), put(&[0])))));
         end(&mut buffer, stage, checkpoint);
@@ -150,7 +150,7 @@ fn a_cursor_outlives_a_stage_that_is_cleaned_up() {
     let mut buffer = MemBuffer::new();
     set_all(&mut buffer, &[&[0], &[1]]);
     let stage = buffer.stage();
-    let mut cursor = buffer.snapshot_cursor(KeyRange::ALL, Order::Ascending);
+    let mut cursor = buffer.snapshot_cursor(KeyRange::ALL, Direction::Forward);
     buffer.set(&[1], "new").unwrap();
     cursor.next(&buffer).unwrap();
     buffer.cleanup(stage).unwrap();

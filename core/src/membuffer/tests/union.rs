@@ -22,12 +22,17 @@ fn stored<const N: usize>(keys: [&str; N]) -> BTreeMap<Key, Bytes> {
     keys.iter().map(|key| (Key::from(*key), Bytes::copy_from_slice(key.as_bytes()))).collect()
 }
 
-fn read(buffer: &MemBuffer, stored: &BTreeMap<Key, Bytes>, range: &KeyRange, order: Order) -> Vec<(Key, Bytes)> {
+fn read(
+    buffer: &MemBuffer,
+    stored: &BTreeMap<Key, Bytes>,
+    range: &KeyRange,
+    direction: Direction,
+) -> Vec<(Key, Bytes)> {
     let page = stored.iter().filter(|(key, _)| range.contains(key.as_slice()));
     let page: Vec<_> = page.map(|(key, value)| (key.clone(), value.clone())).collect();
-    match order {
-        Order::Ascending => buffer.union(range, order, page.into_iter()).collect(),
-        Order::Descending => buffer.union(range, order, page.into_iter().rev()).collect(),
+    match direction {
+        Direction::Forward => buffer.union(range, direction, page.into_iter()).collect(),
+        Direction::Reverse => buffer.union(range, direction, page.into_iter().rev()).collect(),
     }
 }
 
@@ -37,10 +42,10 @@ fn assert_union(
     stored: &BTreeMap<Key, Bytes>,
     start: &str,
     end: &str,
-    order: Order,
+    direction: Direction,
     keys: &[&str],
 ) {
-    let read = read(buffer, stored, &KeyRange::new(start, end), order);
+    let read = read(buffer, stored, &KeyRange::new(start, end), direction);
     let expected: Vec<_> = keys.iter().map(|key| (Key::from(*key), Bytes::copy_from_slice(key.as_bytes()))).collect();
     assert_eq!(read, expected);
 }
@@ -51,7 +56,7 @@ fn a_buffered_value_replaces_a_stored_one() {
     let stored = [("1", Some(1_001)), ("2", Some(1_002))];
     let stored = stored.map(|(key, commit_ts)| (Key::from(key), committed(key, commit_ts)));
     let read = |buffer: &MemBuffer| -> Vec<_> {
-        buffer.union(&KeyRange::ALL, Order::Ascending, stored.clone().into_iter()).map(|(_, value)| value).collect()
+        buffer.union(&KeyRange::ALL, Direction::Forward, stored.clone().into_iter()).map(|(_, value)| value).collect()
     };
     let mut buffer = MemBuffer::new();
     assert_eq!(read(&buffer), [committed("1", Some(1_001)), committed("2", Some(1_002))]);
@@ -65,38 +70,38 @@ fn a_tombstone_hides_a_stored_value() {
     let stored = stored(["1"]);
     let mut buffer = MemBuffer::new();
     buffer.delete("1").unwrap();
-    assert_eq!(read(&buffer, &stored, &KeyRange::ALL, Order::Ascending), []);
+    assert_eq!(read(&buffer, &stored, &KeyRange::ALL, Direction::Forward), []);
     buffer.set("1", "2").unwrap();
-    assert_eq!(read(&buffer, &stored, &KeyRange::ALL, Order::Ascending), [("1".into(), "2".into())]);
+    assert_eq!(read(&buffer, &stored, &KeyRange::ALL, Direction::Forward), [("1".into(), "2".into())]);
 }
 
 #[test]
 fn a_scan_sees_the_writes_of_its_transaction() {
     let stored = stored(["1", "2", "3"]);
     let mut buffer = MemBuffer::new();
-    assert_union(&buffer, &stored, "", "", Order::Ascending, &["1", "2", "3"]);
-    assert_union(&buffer, &stored, "2", "", Order::Ascending, &["2", "3"]);
+    assert_union(&buffer, &stored, "", "", Direction::Forward, &["1", "2", "3"]);
+    assert_union(&buffer, &stored, "2", "", Direction::Forward, &["2", "3"]);
     buffer.set("4", "4").unwrap();
-    assert_union(&buffer, &stored, "2", "", Order::Ascending, &["2", "3", "4"]);
+    assert_union(&buffer, &stored, "2", "", Direction::Forward, &["2", "3", "4"]);
     buffer.delete("3").unwrap();
-    assert_union(&buffer, &stored, "2", "", Order::Ascending, &["2", "4"]);
+    assert_union(&buffer, &stored, "2", "", Direction::Forward, &["2", "4"]);
     buffer.delete("0").unwrap();
     buffer.update_flags("21", &[FlagOp::SetKeyLocked]).unwrap();
-    assert_union(&buffer, &stored, "", "", Order::Ascending, &["1", "2", "4"]);
+    assert_union(&buffer, &stored, "", "", Direction::Forward, &["1", "2", "4"]);
 }
 
 #[test]
 fn a_reverse_scan_sees_the_writes_of_its_transaction() {
     let stored = stored(["1", "2", "3"]);
     let mut buffer = MemBuffer::new();
-    assert_union(&buffer, &stored, "", "", Order::Descending, &["3", "2", "1"]);
-    assert_union(&buffer, &stored, "1", "3", Order::Descending, &["2", "1"]);
-    assert_union(&buffer, &stored, "", "3", Order::Descending, &["2", "1"]);
+    assert_union(&buffer, &stored, "", "", Direction::Reverse, &["3", "2", "1"]);
+    assert_union(&buffer, &stored, "1", "3", Direction::Reverse, &["2", "1"]);
+    assert_union(&buffer, &stored, "", "3", Direction::Reverse, &["2", "1"]);
     buffer.set("0", "0").unwrap();
-    assert_union(&buffer, &stored, "", "3", Order::Descending, &["2", "1", "0"]);
+    assert_union(&buffer, &stored, "", "3", Direction::Reverse, &["2", "1", "0"]);
     buffer.delete("1").unwrap();
-    assert_union(&buffer, &stored, "", "3", Order::Descending, &["2", "0"]);
-    assert_union(&buffer, &stored, "1", "3", Order::Descending, &["2"]);
+    assert_union(&buffer, &stored, "", "3", Direction::Reverse, &["2", "0"]);
+    assert_union(&buffer, &stored, "1", "3", Direction::Reverse, &["2"]);
 }
 
 quickcheck! {
@@ -124,8 +129,8 @@ quickcheck! {
         }
         let range = range(&[start], &[end]);
         let mut expected: Vec<_> = expected.into_iter().filter(|(key, _)| range.contains(key.as_slice())).collect();
-        let ascending = read(&buffer, &stored, &range, Order::Ascending) == expected;
+        let ascending = read(&buffer, &stored, &range, Direction::Forward) == expected;
         expected.reverse();
-        ascending && read(&buffer, &stored, &range, Order::Descending) == expected
+        ascending && read(&buffer, &stored, &range, Direction::Reverse) == expected
     }
 }

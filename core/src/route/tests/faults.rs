@@ -148,7 +148,11 @@ fn faults_are_observed_and_only_some_are_held_against_the_store() {
         script.fault(fault.clone());
         assert_eq!(script.observations(), [Observation::CallFailed { store_id: 1, fault }]);
         let store = script.knowledge.stores.get(1).expect("known");
-        assert_eq!((store.epoch == 1, store.liveness == Liveness::Unreachable), (blamed, blamed), "{kind:?} {execution:?}");
+        assert_eq!(
+            (store.epoch == 1, store.liveness == Liveness::Unreachable),
+            (blamed, blamed),
+            "{kind:?} {execution:?}"
+        );
     }
 }
 

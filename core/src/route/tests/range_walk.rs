@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::{Error, PdError};
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::machine::script::{maybe_executed, region};
 
 /// Notes the parts visited, until it has seen enough.

@@ -4,9 +4,8 @@ use quickcheck::quickcheck;
 
 use super::model::{self, Model, Run};
 use super::*;
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::rng::Rng;
-use crate::route::Direction;
 use crate::snapshot::{BatchGet, Get, Page, Scan, ScanCursor, ScanPage};
 
 /// A client, its cluster, and a snapshot at a timestamp of any time in its history.

@@ -2,9 +2,8 @@ use tikv_proto::kvrpcpb::{BatchGetRequest, BatchGetResponse, KvPair, ScanRequest
 
 use super::*;
 use crate::error::{Error, KeyError};
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::machine::Token;
-use crate::route::Direction;
 use crate::snapshot::{Page, Scan, ScanCursor, ScanPage};
 
 fn range(start: &str, end: &str) -> KeyRange {
