@@ -2,6 +2,7 @@
 
 mod bank;
 mod die;
+mod load;
 mod peer;
 mod raw;
 mod request;

@@ -31,8 +31,11 @@ impl Peer {
     }
 
     pub(crate) async fn run_in_time(&self, request: &Request) -> Outcome {
-        if request.cmd == "bank" {
-            return self.bank(request).await;
+        // These say themselves how long they take.
+        match request.cmd.as_str() {
+            "bank" => return self.bank(request).await,
+            "raw_load" => return self.raw_load(request).await,
+            _ => {}
         }
         match self.within(request.timeout() + GRACE, self.run(request)).await {
             Some(outcome) => outcome,
