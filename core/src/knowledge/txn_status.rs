@@ -57,6 +57,13 @@ impl TxnStatusCache {
         true
     }
 
+    /// All that is remembered, the oldest report first.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Timestamp, FinalStatus)> {
+        let inner = self.lock();
+        inner.order.iter().filter_map(|start_ts| Some((*start_ts, *inner.statuses.get(start_ts)?))).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,6 +91,7 @@ mod tests {
         }
         assert_eq!(cache.get(ts(1)), None);
         assert_eq!(cache.get(ts(3)), Some(FinalStatus::RolledBack));
+        assert_eq!(cache.all(), [(ts(2), FinalStatus::RolledBack), (ts(3), FinalStatus::RolledBack)]);
     }
 
     #[test]

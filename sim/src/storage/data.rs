@@ -16,7 +16,7 @@ use super::write::{LastChange, SEEK_BOUND, Write, WriteKind};
 mod tests;
 
 /// All that is stored of one key: its row of the column families lock, write and default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Record {
     pub(super) lock: Option<KeyLock>,
     /// By commit_ts, newest first.
@@ -65,7 +65,7 @@ pub(super) struct OverlappedWrite<'a> {
     pub(super) gc_fence: Timestamp,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Data {
     pub(super) records: BTreeMap<Key, Record>,
     /// Pessimistic locks that were never written to the lock column family.

@@ -164,7 +164,7 @@ pub enum Refusal {
 }
 
 /// The data of one store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Storage {
     config: Config,
     data: Data,

@@ -33,7 +33,7 @@ pub(super) enum Cf {
     Write,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct RawValue {
     value: Bytes,
     /// In seconds since 1970; `None` lives forever.
@@ -41,7 +41,7 @@ struct RawValue {
 }
 
 /// All raw data of a store.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct RawData {
     values: BTreeMap<(Cf, Key), RawValue>,
     format: RawFormat,

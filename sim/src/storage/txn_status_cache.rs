@@ -14,7 +14,7 @@ use super::errors::Error;
 const CAPACITY: usize = 1 << 16;
 
 /// Whether transactions were committed, by start_ts. What is known of one never changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct TxnStatusCache(BTreeMap<Timestamp, bool>);
 
 impl TxnStatusCache {

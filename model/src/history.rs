@@ -1,0 +1,238 @@
+//! What happened, and what must be true of it.
+//!
+//! The properties are those of the public TLA+ models of Percolator and of TiKV's distributed transactions, and of what a
+//! caller is told. They are checked in every state; what can be gone later (a rollback record that a newer one replaces)
+//! is remembered from the state in which it was seen.
+
+use bytes::Bytes;
+use tikv_core::key::Key;
+use tikv_core::timestamp::Timestamp;
+
+use crate::view::{KeyView, View};
+
+/// The properties, by name.
+pub mod property {
+    /// No transaction has both a commit record and a rollback record.
+    pub const COMMITTED_OR_ROLLED_BACK: &str = "no transaction is both committed and rolled back";
+    /// Once a transaction has committed somewhere, each of its keys is locked or committed by it.
+    pub const COMMIT_CONSISTENCY: &str = "a commit implies that all keys were written";
+    /// All commit records of a transaction have one commit_ts, after its start_ts.
+    pub const UNIQUE_COMMIT: &str = "all keys of a transaction commit at one timestamp";
+    /// A secondary has a commit record only if the primary has.
+    pub const PRIMARY_FIRST: &str = "a secondary never commits before its primary";
+    /// Not both a lock and a commit record, and not two commit records.
+    pub const LOCK_OR_WRITE: &str = "a key holds a lock or a version of a transaction, not both";
+    /// Of two committed transactions that wrote a key, one began after the other had committed.
+    pub const NO_LOST_UPDATE: &str = "no two committed writers of a key overlap";
+    /// A read returns the newest version at its timestamp, and that stays true.
+    pub const SNAPSHOT_READ: &str = "snapshot reads are exact";
+    /// Success: committed, at that timestamp. A definite error: never committed. Undetermined: either.
+    pub const OUTCOME: &str = "a reported outcome agrees with the store";
+    /// What has committed in the eyes of its caller comes before what begins afterwards.
+    pub const REAL_TIME: &str = "what is reported committed is seen by all that begins later";
+    /// An async commit is decided as soon as all its keys are locked.
+    pub const ASYNC_DECIDED: &str =
+        "an async commit that is locked everywhere is committed at its largest min_commit_ts";
+    /// Nobody rolls a transaction back before its time is up, but its own client.
+    pub const ALIVE: &str = "no transaction is rolled back by others before its time is up";
+    /// Operations of live clients end.
+    pub const NOBODY_WAITS: &str = "nobody waits forever";
+    /// When all is quiet, a reader gets every lock out of the way and sees what was decided.
+    pub const RESOLVABLE: &str = "every lock can be resolved";
+}
+
+/// What an operation has told its caller of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reported {
+    /// Nothing, yet or ever.
+    Nothing,
+    /// Committed, at that timestamp.
+    Committed(Timestamp),
+    /// It has not committed and never will.
+    Failed,
+    /// Not known.
+    Undetermined,
+}
+
+/// A transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Txn {
+    /// When it began.
+    pub start_ts: Timestamp,
+    /// Its client, and the place in that one's script.
+    pub owner: (usize, usize),
+    /// What it writes, the primary first.
+    pub keys: Vec<Key>,
+    /// What it writes there.
+    pub value: Bytes,
+    /// Whether it commits asynchronously.
+    pub is_async: bool,
+    /// What its caller was told.
+    pub reported: Reported,
+    /// When it committed, once that is decided.
+    pub committed: Option<Timestamp>,
+    /// Whether a rollback record of it was seen.
+    pub rolled_back: bool,
+}
+
+/// A read that has ended well.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Read {
+    /// The timestamp.
+    pub read_ts: Timestamp,
+    /// What was asked for.
+    pub keys: Vec<Key>,
+    /// What was found, in the order of keys.
+    pub pairs: Vec<(Key, Bytes)>,
+}
+
+/// All that happened so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct History {
+    /// In the order in which they began.
+    pub txns: Vec<Txn>,
+    /// Each once, in order.
+    pub reads: Vec<Read>,
+    /// Properties that can only be seen broken at the moment they are.
+    pub broken: Option<&'static str>,
+}
+
+type Checked = Result<(), &'static str>;
+
+impl History {
+    /// A transaction begins.
+    pub fn begin(&mut self, start_ts: Timestamp, owner: (usize, usize), keys: Vec<Key>, value: Bytes, is_async: bool) {
+        self.on_new_timestamp(start_ts);
+        let (reported, committed, rolled_back) = (Reported::Nothing, None, false);
+        self.txns.push(Txn { start_ts, owner, keys, value, is_async, reported, committed, rolled_back });
+    }
+
+    /// Somebody begins to read or to write at this timestamp.
+    pub fn on_new_timestamp(&mut self, ts: Timestamp) {
+        let comes_before = |txn: &Txn| match txn.reported {
+            Reported::Committed(commit_ts) => commit_ts <= ts,
+            _ => true,
+        };
+        if !self.txns.iter().all(comes_before) {
+            self.broken = Some(property::REAL_TIME);
+        }
+    }
+
+    /// A transaction's caller is told how it ended.
+    pub fn report(&mut self, owner: (usize, usize), reported: Reported) {
+        if let Some(txn) = self.txns.iter_mut().find(|txn| txn.owner == owner) {
+            txn.reported = reported;
+        }
+    }
+
+    /// A read has ended well.
+    pub fn read(&mut self, read: Read) {
+        if !self.reads.contains(&read) {
+            self.reads.push(read);
+            self.reads.sort_by_key(|read| read.read_ts);
+        }
+    }
+
+    /// The store has changed: remembers what was decided.
+    pub(crate) fn observe(&mut self, view: &View) {
+        for txn in &mut self.txns {
+            let keys: Vec<_> = txn.keys.iter().filter_map(|key| view.key(key)).collect();
+            let by_record = keys.iter().find_map(|key| key.committed(txn.start_ts));
+            let by_locks = || if txn.is_async { decided_by_locks(txn, view) } else { None };
+            txn.committed = txn.committed.or(by_record).or_else(by_locks);
+            txn.rolled_back |= keys.iter().any(|key| key.rolled_back(txn.start_ts));
+        }
+    }
+
+    /// Everything that must hold in every state.
+    ///
+    /// # Errors
+    ///
+    /// The property that does not.
+    pub(crate) fn check(&self, view: &View) -> Checked {
+        self.broken.map_or(Ok(()), Err)?;
+        self.txns.iter().try_for_each(|txn| txn.check(view))?;
+        self.check_overlaps()?;
+        self.reads.iter().try_for_each(|read| ensure(self.is_exact(read), property::SNAPSHOT_READ))
+    }
+
+    /// The newest version of a key at a timestamp.
+    #[must_use]
+    pub fn newest(&self, key: &Key, read_ts: Timestamp) -> Option<&Bytes> {
+        let versions = self.txns.iter().filter(|txn| txn.keys.contains(key));
+        let visible = versions.filter(|txn| txn.committed.is_some_and(|commit_ts| commit_ts <= read_ts));
+        visible.max_by_key(|txn| txn.committed).map(|txn| &txn.value)
+    }
+
+    /// Whether a read returned exactly what had committed, or would yet, at or before its timestamp.
+    #[must_use]
+    pub fn is_exact(&self, read: &Read) -> bool {
+        read.keys.iter().all(|key| {
+            let found = read.pairs.iter().find(|(other, _)| other == key).map(|(_, value)| value);
+            found == self.newest(key, read.read_ts)
+        })
+    }
+
+    fn check_overlaps(&self) -> Checked {
+        for (index, one) in self.txns.iter().enumerate() {
+            for other in &self.txns[index + 1..] {
+                let (Some(one_ends), Some(other_ends)) = (one.committed, other.committed) else { continue };
+                let apart = one_ends < other.start_ts || other_ends < one.start_ts;
+                let share_a_key = one.keys.iter().any(|key| other.keys.contains(key));
+                ensure(apart || !share_a_key, property::NO_LOST_UPDATE)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Txn {
+    fn check(&self, view: &View) -> Checked {
+        ensure(self.committed.is_none() || !self.rolled_back, property::COMMITTED_OR_ROLLED_BACK)?;
+        let keys: Vec<_> = self.keys.iter().filter_map(|key| view.key(key)).collect();
+        for key in &keys {
+            self.check_key(key)?;
+        }
+        if self.committed.is_some() {
+            let written =
+                |key: &&KeyView| key.lock_of(self.start_ts).is_some() || key.committed(self.start_ts).is_some();
+            ensure(keys.iter().all(written), property::COMMIT_CONSISTENCY)?;
+        }
+        let committed_on = |key: &&KeyView| key.committed(self.start_ts).is_some();
+        let secondary_first = keys.iter().any(committed_on) && !keys.first().is_some_and(committed_on);
+        ensure(self.is_async || !secondary_first, property::PRIMARY_FIRST)?;
+        ensure(
+            match self.reported {
+                Reported::Nothing | Reported::Undetermined => true,
+                Reported::Committed(commit_ts) => self.committed == Some(commit_ts),
+                Reported::Failed => self.committed.is_none(),
+            },
+            property::OUTCOME,
+        )
+    }
+
+    fn check_key(&self, key: &KeyView) -> Checked {
+        let records = key.writes.iter().filter(|write| write.start_ts == self.start_ts.version()).count();
+        let has_lock = key.lock_of(self.start_ts).is_some();
+        let commit_ts = key.committed(self.start_ts);
+        ensure(records <= 1 && !(has_lock && commit_ts.is_some()), property::LOCK_OR_WRITE)?;
+        let Some(commit_ts) = commit_ts else { return Ok(()) };
+        ensure(commit_ts > self.start_ts, property::UNIQUE_COMMIT)?;
+        let name = if self.is_async { property::ASYNC_DECIDED } else { property::UNIQUE_COMMIT };
+        ensure(self.committed == Some(commit_ts), name)
+    }
+}
+
+/// When an async commit whose keys are all locked has committed: whoever finds that out comes to the same result.
+fn decided_by_locks(txn: &Txn, view: &View) -> Option<Timestamp> {
+    let mut commit_ts = Timestamp::ZERO;
+    for key in &txn.keys {
+        let lock = view.key(key)?.lock_of(txn.start_ts).filter(|lock| lock.use_async_commit)?;
+        commit_ts = commit_ts.max(Timestamp::from_version(lock.min_commit_ts));
+    }
+    Some(commit_ts)
+}
+
+fn ensure(holds: bool, property: &'static str) -> Checked {
+    if holds { Ok(()) } else { Err(property) }
+}

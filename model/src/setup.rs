@@ -1,0 +1,150 @@
+//! The cases: who does what, and how much can go wrong.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tikv_core::config::Config;
+use tikv_core::engine::Operation;
+use tikv_core::key::{Key, KeyRange};
+use tikv_core::route::Direction;
+use tikv_core::snapshot::{BatchGet, ReadThrough, Scan, SnapshotOptions};
+use tikv_core::time::Time;
+use tikv_core::timestamp::Timestamp;
+use tikv_core::txn::{Commit, CommitOptions, Transaction};
+
+use crate::async_writer::AsyncWriter;
+use crate::client::Program;
+use crate::history::History;
+use crate::servers::LEAP_MS;
+
+const BEFORE_A_LEAP: Duration = Duration::from_millis(LEAP_MS / 2);
+
+/// What a client does, one operation after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Writes all keys in one transaction. The first in order is the primary.
+    Write(&'static [&'static str]),
+    /// The same, to be over before time leaps.
+    WriteInTime(&'static [&'static str]),
+    /// The same, committing asynchronously. The first is the primary.
+    AsyncWrite(&'static [&'static str]),
+    /// Reads the keys, by region.
+    BatchGet(&'static [&'static str]),
+    /// Reads the keys from the first to the last, page by page.
+    Scan(&'static [&'static str]),
+}
+
+/// How often things can go wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Luck {
+    /// Time-outs of calls that may be executed all the same, and calls that do not leave their client.
+    pub faults: u8,
+    /// Messages that are copied on their way.
+    pub duplicates: u8,
+    /// Clients that die.
+    pub crashes: u8,
+    /// Operations whose owner loses interest.
+    pub abandons: u8,
+    /// Splits of a region.
+    pub splits: u8,
+    /// Leaps of time. When nothing else can happen time leaps in any case.
+    pub leaps: u8,
+}
+
+/// A case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Setup {
+    /// For people.
+    pub name: &'static str,
+    /// Keys between regions.
+    pub bounds: &'static [&'static str],
+    /// Where a region can split.
+    pub split_at: Option<&'static str>,
+    /// What each client does.
+    pub clients: Vec<Vec<Work>>,
+    /// How much can go wrong.
+    pub luck: Luck,
+}
+
+impl Work {
+    /// The keys it is about, in order.
+    #[must_use]
+    pub fn keys(self) -> Vec<Key> {
+        let keys = match self {
+            Work::Write(keys) | Work::WriteInTime(keys) | Work::AsyncWrite(keys) => keys,
+            Work::BatchGet(keys) | Work::Scan(keys) => keys,
+        };
+        keys.iter().map(|key| Key::from(*key)).collect()
+    }
+
+    fn is_in_time(self) -> bool {
+        matches!(self, Work::WriteInTime(_))
+    }
+
+    /// The machine that does it. `owner`: the client, and the place in its script.
+    pub(crate) fn begin(
+        self,
+        history: &mut History,
+        config: &Config,
+        ts: Timestamp,
+        now: Time,
+        owner: (usize, usize),
+    ) -> Program {
+        let keys = self.keys();
+        let value = Bytes::from(format!("{}.{}", owner.0, owner.1));
+        let operation = match self {
+            Work::Write(_) | Work::WriteInTime(_) => {
+                history.begin(ts, owner, keys.clone(), value.clone(), false);
+                let deadline = if self.is_in_time() { now + BEFORE_A_LEAP } else { Time::MAX };
+                Operation::Commit(write(config, (ts, now, deadline), keys, &value))
+            }
+            Work::AsyncWrite(_) => {
+                history.begin(ts, owner, keys.clone(), value.clone(), true);
+                let lock_ttl_ms = u64::try_from(config.lock_ttl.as_millis()).unwrap_or(u64::MAX);
+                return Program::AsyncWriter(Box::new(AsyncWriter::new(ts, keys, value, lock_ttl_ms)));
+            }
+            Work::BatchGet(_) => {
+                history.on_new_timestamp(ts);
+                batch_get(config, ts, keys)
+            }
+            Work::Scan(_) => {
+                history.on_new_timestamp(ts);
+                let range = KeyRange { start: keys[0].clone(), end: keys[keys.len() - 1].next() };
+                let options = SnapshotOptions::new(ts, config);
+                let scan = Scan::new(range, Direction::Forward, usize::MAX, options, ReadThrough::new(ts));
+                Operation::SnapshotScan(scan)
+            }
+        };
+        Program::Operation(Box::new(operation))
+    }
+}
+
+/// Reads keys at `ts`.
+pub(crate) fn batch_get(config: &Config, ts: Timestamp, keys: Vec<Key>) -> Operation {
+    Operation::SnapshotBatchGet(BatchGet::new(config, keys, SnapshotOptions::new(ts, config), ReadThrough::new(ts)))
+}
+
+fn write(config: &Config, (start_ts, now, deadline): (Timestamp, Time, Time), keys: Vec<Key>, value: &Bytes) -> Commit {
+    let mut options = CommitOptions::new(config);
+    options.call.deadline = deadline;
+    let mut txn = Transaction::new(config, start_ts, now, options);
+    let request = keys.into_iter().try_for_each(|key| txn.set(key, value.clone())).and_then(|()| txn.begin_commit());
+    Commit::new(request.unwrap_or_else(|error| unreachable!("short keys and values can be written: {error}")))
+}
+
+impl Setup {
+    /// All keys that anybody touches.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<_> = self.clients.iter().flatten().flat_map(|work| work.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// Whether anybody commits asynchronously, so that it matters what was read.
+    #[must_use]
+    pub fn commits_asynchronously(&self) -> bool {
+        self.clients.iter().flatten().any(|work| matches!(work, Work::AsyncWrite(_)))
+    }
+}

@@ -1,0 +1,468 @@
+//! The whole as a [`Model`]: clients, their messages, the cluster, and what has been bad luck so far.
+//!
+//! | step | what happens |
+//! |---|---|
+//! | begin | a client begins the next operation of its script, at a fresh timestamp |
+//! | execute | a message arrives, in any order, and is answered |
+//! | duplicate | the network makes a copy of a message |
+//! | answer | an answer arrives |
+//! | time out | a client waits no longer; the message may yet arrive, at any time or never |
+//! | refuse | a message does not leave its client |
+//! | wake | a sleep ends |
+//! | abandon | the owner of an operation loses interest |
+//! | crash | a client dies; its messages may yet arrive |
+//! | split | a region splits |
+//! | leap | time passes, so that all locks of before expire |
+//!
+//! Bad luck is rationed, which is what bounds the model; everything else happens in every order. A sleep that could only be
+//! followed by the same question ends when something in the cluster has changed.
+
+use std::sync::Arc;
+
+use tikv_core::config::Config;
+use tikv_core::engine::Outcome;
+use tikv_core::error::{Execution, Fault, FaultKind};
+use tikv_core::key::Key;
+use tikv_core::machine::{Call, Event, Token};
+use tikv_core::request::{Access, Request, Response};
+use tikv_core::timestamp::Timestamp;
+use tikv_proto::kvrpcpb::{Action as TxnAction, CheckTxnStatusResponse};
+use tikv_sim::storage::Storage;
+
+use crate::client::{Client, Effects, End, Surroundings, TaskId, Wait};
+use crate::explorer::Model;
+use crate::fingerprint::{Part, fingerprint};
+use crate::history::{History, Read, Reported, property};
+use crate::mistake::Mistake;
+use crate::servers::{ADDRESS, Clock, Regions, execute};
+use crate::setup::{Luck, Setup};
+use crate::view::View;
+
+mod describe;
+mod settle;
+
+/// More leaps than any operation survives.
+const MAX_LEAPS: u8 = 30;
+
+/// A state of the whole.
+#[derive(Clone, Debug)]
+pub struct World {
+    clients: Vec<Part<Client>>,
+    /// In the order of their fingerprints, so that the order in which they were sent does not tell states apart.
+    messages: Vec<Part<Message>>,
+    storage: Part<Storage>,
+    /// Of the storage; follows from it.
+    view: Arc<View>,
+    regions: Part<Regions>,
+    clock: Clock,
+    luck: Luck,
+    history: Part<History>,
+}
+
+/// A call on its way, or its answer on the way back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Message {
+    /// Who waits for the answer, if anybody.
+    waiter: Option<Waiter>,
+    call: Arc<Call>,
+    answer: Option<Arc<Response>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Waiter {
+    client: usize,
+    task: TaskId,
+    token: Token,
+}
+
+/// A step of the whole. Messages by their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The client begins its next operation.
+    Begin(usize),
+    /// The message arrives at its store.
+    Execute(usize),
+    /// The network copies the message.
+    Duplicate(usize),
+    /// The answer arrives at its client.
+    Answer(usize),
+    /// The client gets no answer in time.
+    TimeOut(usize),
+    /// The message does not leave its client.
+    Refuse(usize),
+    /// A sleep of the client's machine ends.
+    Wake(usize, TaskId, Token),
+    /// Nobody wants to know any more how the client's operation ends.
+    Abandon(usize),
+    /// The client dies.
+    Crash(usize),
+    /// A region splits.
+    Split,
+    /// Time passes.
+    Leap,
+}
+
+/// The model of a [`Setup`].
+#[derive(Clone, Debug)]
+pub struct Protocol {
+    setup: Setup,
+    mistake: Option<Mistake>,
+    config: Config,
+    keys: Vec<Key>,
+}
+
+impl Protocol {
+    /// As the client ships.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let keys = setup.keys();
+        Protocol { setup, mistake: None, config: Config::default(), keys }
+    }
+
+    /// With a deliberate mistake in the wiring: some property must turn out broken.
+    #[must_use]
+    pub fn with_mistake(mut self, mistake: Mistake) -> Self {
+        self.mistake = Some(mistake);
+        self
+    }
+
+    fn step(&self, world: &mut World, index: usize, step: impl FnOnce(&mut Client, &mut Surroundings<'_>) -> Effects) {
+        let World { clients, clock, regions, .. } = world;
+        let mut surroundings = Surroundings { config: &self.config, clock, regions };
+        let effects = clients[index].edit(|client| step(client, &mut surroundings));
+        for (task, token) in effects.cancelled {
+            world.forget(Waiter { client: index, task, token });
+        }
+        for (task, call) in effects.calls {
+            let waiter = Waiter { client: index, task, token: call.token };
+            for (waiter, call) in self.wire(world, waiter, call) {
+                world.insert(Message { waiter, call: Arc::new(call), answer: None });
+            }
+        }
+        if let Some(end) = effects.ended {
+            let owner = (index, world.clients[index].begun - 1);
+            let work = self.setup.clients.get(index).and_then(|script| script.get(owner.1));
+            let keys = work.map_or_else(|| self.keys.clone(), |work| work.keys());
+            world.history.edit(|history| record(history, end, owner, keys));
+        }
+    }
+
+    /// From the client to the network: as it is, but for a mistake.
+    fn wire(&self, world: &World, waiter: Waiter, mut call: Call) -> Vec<(Option<Waiter>, Call)> {
+        let extra = self.mistake.and_then(|mistake| mistake.on_call(&mut call, &world.regions, &world.history));
+        let extra = extra.map(|call| (None, call));
+        extra.into_iter().chain([(Some(waiter), call)]).collect()
+    }
+
+    fn begin(&self, world: &mut World, index: usize) {
+        let number = world.clients[index].begun;
+        let Some(script) = self.setup.clients.get(index).and_then(|script| script.get(number)) else { return };
+        let start_ts = world.clock.timestamp();
+        let now = world.clock.now();
+        let program = world.history.edit(|history| script.begin(history, &self.config, start_ts, now, (index, number)));
+        self.step(world, index, |client, surroundings| client.begin(surroundings, program));
+    }
+
+    fn execute(&self, world: &mut World, place: usize) {
+        let mut message = world.take(place);
+        let before = world.storage.fingerprint();
+        let World { storage, regions, .. } = world;
+        let mut answer = storage.edit(|storage| execute(storage, regions, &message.call));
+        if world.storage.fingerprint() != before {
+            world.on_change(&self.keys);
+        }
+        world.check_expiry(&self.config, &message.call, &answer);
+        if let Some(mistake) = self.mistake {
+            mistake.on_answer(&mut answer);
+        }
+        let Some(waiter) = message.waiter else { return };
+        if !self.is_taken_quietly(world, waiter, &answer) {
+            message.answer = Some(Arc::new(answer));
+            world.insert(message);
+        }
+    }
+
+    /// An answer that changes nothing but its machine (one of several that it waits for, say) arrives at once: when it does
+    /// makes no difference to anybody.
+    fn is_taken_quietly(&self, world: &mut World, waiter: Waiter, answer: &Response) -> bool {
+        let Waiter { client, task, token } = waiter;
+        let (mut clock, mut receiver) = (world.clock, world.clients[client].clone());
+        let mut surroundings = Surroundings { config: &self.config, clock: &mut clock, regions: &world.regions };
+        let event = Event::Reply(Ok(answer.clone()));
+        let effects = receiver.edit(|client| client.deliver(&mut surroundings, task, token, event));
+        let is_quiet = effects.is_nothing() && clock == world.clock;
+        if is_quiet {
+            world.clients[client] = receiver;
+        }
+        is_quiet
+    }
+
+    fn answer(&self, world: &mut World, place: usize) {
+        let Message { waiter: Some(Waiter { client, task, token }), answer: Some(answer), .. } = world.take(place)
+        else {
+            return;
+        };
+        let event = Event::Reply(Ok(Response::clone(&answer)));
+        self.step(world, client, |client, surroundings| client.deliver(surroundings, task, token, event));
+    }
+
+    fn fault(&self, world: &mut World, place: usize, kind: FaultKind, execution: Execution) {
+        world.luck.faults -= 1;
+        let message = world.take(place);
+        let Some(waiter) = message.waiter else { return };
+        if execution == Execution::MaybeExecuted {
+            world.insert_orphan(&message.call);
+        }
+        let execution = self.mistake.map_or(execution, |mistake| mistake.on_fault(execution));
+        let event = Event::Reply(Err(Fault::new(kind, execution, ADDRESS)));
+        let Waiter { client, task, token } = waiter;
+        self.step(world, client, |client, surroundings| client.deliver(surroundings, task, token, event));
+    }
+
+    /// Whether anything is left that bad luck could disturb.
+    fn goes_on(&self, world: &World) -> bool {
+        let mut clients = world.clients.iter().zip(&self.setup.clients);
+        !world.messages.is_empty()
+            || clients.any(|(client, script)| client.alive && (client.begun < script.len() || !client.tasks.is_empty()))
+    }
+
+    fn luck_actions(&self, world: &World, actions: &mut Vec<Action>) {
+        let Luck { abandons, crashes, splits, leaps, .. } = world.luck;
+        if !self.goes_on(world) {
+            return;
+        }
+        for (index, client) in world.clients.iter().enumerate().filter(|(_, client)| client.alive) {
+            if abandons > 0 && client.foreground().is_some() {
+                actions.push(Action::Abandon(index));
+            }
+            if crashes > 0 && !client.tasks.is_empty() {
+                actions.push(Action::Crash(index));
+            }
+        }
+        if splits > 0 && self.setup.split_at.is_some() {
+            actions.push(Action::Split);
+        }
+        if leaps > 0 {
+            actions.push(Action::Leap);
+        }
+    }
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Action;
+
+    fn initial(&self) -> World {
+        let regions = Regions::new(self.setup.bounds);
+        let clients = self.setup.clients.iter().map(|_| Part::new(Client::new(&self.config, &regions)));
+        let mut storage = Storage::new(tikv_sim::storage::Config::default());
+        if !self.setup.commits_asynchronously() {
+            // Nobody asks what was read last, so that it need not tell states apart.
+            storage.observe_ts(Timestamp::from_version(u64::MAX - 1));
+        }
+        World {
+            clients: clients.collect(),
+            messages: Vec::new(),
+            view: Arc::new(View::new(&storage, &self.keys)),
+            storage: Part::new(storage),
+            regions: Part::new(regions),
+            clock: Clock::default(),
+            luck: self.setup.luck,
+            history: Part::new(History::default()),
+        }
+    }
+
+    fn actions(&self, world: &World) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (index, client) in world.clients.iter().enumerate().filter(|(_, client)| client.alive) {
+            if client.foreground().is_none() && client.begun < self.setup.clients[index].len() {
+                actions.push(Action::Begin(index));
+            }
+            for task in &client.tasks {
+                let awake = task.waits.iter().filter(|(_, wait)| **wait == Wait::Wake);
+                actions.extend(awake.map(|(token, _)| Action::Wake(index, task.id, *token)));
+            }
+        }
+        for (place, message) in world.messages.iter().enumerate() {
+            if message.answer.is_some() {
+                actions.push(Action::Answer(place));
+                continue;
+            }
+            actions.push(Action::Execute(place));
+            // An answer that is lost is a message that arrives after its client has given up.
+            if world.luck.faults > 0 && message.waiter.is_some() {
+                actions.extend([Action::TimeOut(place), Action::Refuse(place)]);
+            }
+            if world.luck.duplicates > 0 && is_write(&message.call.request) {
+                actions.push(Action::Duplicate(place));
+            }
+        }
+        self.luck_actions(world, &mut actions);
+        // When nothing else can happen, time passes, however often it has.
+        let waits = world.clients.iter().any(|client| client.waits_for_change());
+        if waits && actions.iter().all(|action| matches!(action, Action::Split)) && world.clock.leaps < MAX_LEAPS {
+            actions.push(Action::Leap);
+        }
+        actions
+    }
+
+    fn next(&self, world: &World, action: &Action) -> World {
+        let mut world = world.clone();
+        match *action {
+            Action::Begin(client) => self.begin(&mut world, client),
+            Action::Execute(place) => self.execute(&mut world, place),
+            Action::Duplicate(place) => {
+                world.luck.duplicates -= 1;
+                let call = Arc::clone(&world.messages[place].call);
+                world.insert_orphan(&call);
+            }
+            Action::Answer(place) => self.answer(&mut world, place),
+            Action::TimeOut(place) => self.fault(&mut world, place, FaultKind::Timeout, Execution::MaybeExecuted),
+            Action::Refuse(place) => self.fault(&mut world, place, FaultKind::Overloaded, Execution::NotSent),
+            Action::Wake(client, task, token) => self.step(&mut world, client, |client, surroundings| {
+                client.deliver(surroundings, task, token, Event::Woken)
+            }),
+            Action::Abandon(client) => {
+                world.luck.abandons -= 1;
+                self.step(&mut world, client, Client::abandon);
+            }
+            Action::Crash(client) => {
+                world.luck.crashes -= 1;
+                let calls = world.clients[client].edit(Client::crash);
+                for (task, token) in calls {
+                    world.forget(Waiter { client, task, token });
+                }
+            }
+            Action::Split => {
+                world.luck.splits -= 1;
+                if let Some(key) = self.setup.split_at {
+                    world.regions.edit(|regions| regions.split(key));
+                    world.wake_all();
+                }
+            }
+            Action::Leap => {
+                world.luck.leaps = world.luck.leaps.saturating_sub(1);
+                world.clock.leaps += 1;
+                world.wake_all();
+            }
+        }
+        world
+    }
+
+    fn fingerprint(&self, world: &World) -> u64 {
+        let World { clients, messages, storage, regions, clock, luck, history, view: _ } = world;
+        let clients: Vec<u64> = clients.iter().map(Part::fingerprint).collect();
+        let messages: Vec<u64> = messages.iter().map(Part::fingerprint).collect();
+        let rest = (storage.fingerprint(), regions.fingerprint(), history.fingerprint(), clock, luck);
+        fingerprint(&(clients, messages, rest))
+    }
+
+    fn check(&self, world: &World, is_final: bool) -> Result<(), &'static str> {
+        world.history.check(&world.view)?;
+        if !is_final {
+            return Ok(());
+        }
+        let waits = |client: &Part<Client>| client.alive && client.foreground().is_some();
+        if world.clients.iter().any(waits) {
+            return Err(property::NOBODY_WAITS);
+        }
+        self.check_resolvable(world)
+    }
+
+    fn describe(&self, world: &World, action: &Action) -> String {
+        world.describe(action)
+    }
+}
+
+impl World {
+    fn insert(&mut self, message: Message) {
+        let message = Part::new(message);
+        let place = self.messages.partition_point(|other| other.fingerprint() < message.fingerprint());
+        self.messages.insert(place, message);
+    }
+
+    /// A call whose answer nobody waits for. One that only reads is forgotten, as it would make no difference.
+    fn insert_orphan(&mut self, call: &Arc<Call>) {
+        if is_write(&call.request) {
+            self.insert(Message { waiter: None, call: Arc::clone(call), answer: None });
+        }
+    }
+
+    fn take(&mut self, place: usize) -> Message {
+        Message::clone(&self.messages.remove(place))
+    }
+
+    /// Nobody waits for the answer any more; the call may yet arrive.
+    fn forget(&mut self, waiter: Waiter) {
+        let Some(place) = self.messages.iter().position(|message| message.waiter == Some(waiter)) else { return };
+        let message = self.take(place);
+        if message.answer.is_none() {
+            self.insert_orphan(&message.call);
+        }
+    }
+
+    /// The storage has changed.
+    fn on_change(&mut self, keys: &[Key]) {
+        let view = View::new(&self.storage, keys);
+        if view != *self.view {
+            self.history.edit(|history| history.observe(&view));
+            self.view = Arc::new(view);
+        }
+        self.wake_all();
+    }
+
+    fn wake_all(&mut self) {
+        for client in &mut self.clients {
+            if client.waits_for_change() {
+                client.edit(Client::on_change);
+            }
+        }
+    }
+
+    /// Whether the time of a transaction that was rolled back on a question was up.
+    fn check_expiry(&mut self, config: &Config, call: &Call, answer: &Response) {
+        let (Request::CheckTxnStatus(request), Response::CheckTxnStatus(answer)) = (&call.request, answer) else {
+            return;
+        };
+        if is_rollback(answer) {
+            let least_ttl_ms = u64::try_from(config.lock_ttl.as_millis()).unwrap_or(u64::MAX);
+            let start_ms = Timestamp::from_version(request.lock_ts).physical_ms();
+            if start_ms.saturating_add(least_ttl_ms) >= self.clock.physical_ms() {
+                self.history.edit(|history| history.broken = Some(property::ALIVE));
+            }
+        }
+    }
+}
+
+fn is_rollback(answer: &CheckTxnStatusResponse) -> bool {
+    answer.error.is_none()
+        && answer.region_error.is_none()
+        && matches!(answer.action(), TxnAction::TtlExpireRollback | TxnAction::LockNotExistRollback)
+}
+
+fn is_write(request: &Request) -> bool {
+    request.kind().facts().access != Access::Read
+}
+
+/// What the caller of an operation is told. A read that fails says nothing.
+fn record(history: &mut History, end: End, owner: (usize, usize), keys: Vec<Key>) {
+    match end {
+        End::AsyncWriter(reported) => history.report(owner, reported),
+        End::Operation(Outcome::Commit(result)) => history.report(
+            owner,
+            match result {
+                Ok(outcome) => outcome.commit_ts.map_or(Reported::Nothing, Reported::Committed),
+                Err(error) if error.is_undetermined() => Reported::Undetermined,
+                Err(_) => Reported::Failed,
+            },
+        ),
+        End::Operation(Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read)) => {
+            let read_ts = read.read_through.read_ts();
+            if let Ok(pairs) = read.result {
+                let pairs = pairs.into_iter().map(|pair| (pair.key, pair.value.bytes)).collect();
+                history.read(Read { read_ts, keys, pairs });
+            }
+        }
+        End::Operation(other) => unreachable!("nobody has begun {other:?}"),
+    }
+}
