@@ -64,6 +64,8 @@ pub(crate) enum Wait {
     Wake,
     /// A sleep that ends only when something has happened in the cluster: before, its machine could only ask in vain.
     Change,
+    /// A sleep between the beats of a heart, which ends when time has passed.
+    Leap,
 }
 
 /// One process.
@@ -168,8 +170,18 @@ impl Client {
 
     /// Something has happened in the cluster.
     pub(crate) fn on_change(&mut self) {
+        self.wake(Wait::Change);
+    }
+
+    /// Time has passed.
+    pub(crate) fn on_leap(&mut self) {
+        self.wake(Wait::Change);
+        self.wake(Wait::Leap);
+    }
+
+    fn wake(&mut self, sleepers: Wait) {
         for wait in self.tasks.iter_mut().flat_map(|task| task.waits.values_mut()) {
-            if *wait == Wait::Change {
+            if *wait == sleepers {
                 *wait = Wait::Wake;
             }
         }
@@ -306,9 +318,8 @@ impl<'r, 's> Run<'r, 's> {
 
 fn wait_for(reason: SleepReason) -> Wait {
     match reason {
-        SleepReason::LockAlive | SleepReason::Heartbeat | SleepReason::Backoff(BackoffKind::TxnNotFound) => {
-            Wait::Change
-        }
+        SleepReason::LockAlive | SleepReason::Backoff(BackoffKind::TxnNotFound) => Wait::Change,
+        SleepReason::Heartbeat => Wait::Leap,
         _ => Wait::Wake,
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tikv_core::config::Config;
 use tikv_core::engine::Operation;
-use tikv_core::key::{Key, KeyRange};
-use tikv_core::route::Direction;
+use tikv_core::key::{Direction, Key, KeyRange};
+
 use tikv_core::snapshot::{BatchGet, ReadThrough, Scan, SnapshotOptions};
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
@@ -62,6 +62,8 @@ pub struct Setup {
     pub split_at: Option<&'static str>,
     /// What each client does.
     pub clients: Vec<Vec<Work>>,
+    /// Whether transactions are large enough for a heartbeat.
+    pub heartbeats: bool,
     /// How much can go wrong.
     pub luck: Luck,
 }

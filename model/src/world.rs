@@ -115,8 +115,11 @@ impl Protocol {
     /// As the client ships.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let keys = setup.keys();
-        Protocol { setup, mistake: None, config: Config::default(), keys }
+        let (keys, mut config) = (setup.keys(), Config::default());
+        if setup.heartbeats {
+            config.heartbeat_txn_bytes = 0;
+        }
+        Protocol { setup, mistake: None, config, keys }
     }
 
     /// With a deliberate mistake in the wiring: some property must turn out broken.
@@ -343,7 +346,9 @@ impl Model for Protocol {
             Action::Leap => {
                 world.luck.leaps = world.luck.leaps.saturating_sub(1);
                 world.clock.leaps += 1;
-                world.wake_all();
+                for client in &mut world.clients {
+                    client.edit(Client::on_leap);
+                }
             }
         }
         world

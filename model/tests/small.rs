@@ -22,7 +22,7 @@ fn whatever_happens_in_the_small_cases_every_property_holds() {
 }
 
 fn explore_with(mistake: Mistake, clients: Vec<Vec<Work>>, luck: Luck) -> Broken {
-    let setup = Setup { name: "mistake", bounds: &["b"], split_at: None, clients, luck };
+    let setup = Setup { name: "mistake", bounds: &["b"], split_at: None, clients, heartbeats: false, luck };
     let explored: Explored = explore(&Protocol::new(setup).with_mistake(mistake), LIMITS);
     println!("{mistake:?}: {explored}");
     explored.broken.expect("a broken property")
