@@ -37,7 +37,7 @@ pub struct Client {
 }
 
 /// Makes a [`Client`]. The defaults are client-go's.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientBuilder {
     endpoints: Vec<String>,
     config: Config,

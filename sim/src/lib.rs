@@ -4,11 +4,15 @@
 //! - [`cluster`] is stores, regions and PD around it: what accepts requests, and where they belong. Pure as well.
 //! - `serve` puts such a cluster on TCP ports, for clients of any kind (feature `serve`, on by default). So does the binary:
 //!   `tikv-sim serve`.
+//! - `runtime` runs the async client, and programs that use it, against such a cluster on virtual time (feature `runtime`, on
+//!   by default).
 
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod pd;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod status;

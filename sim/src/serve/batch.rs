@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 use tikv_core::request::Response;
+use tikv_core::time::Time;
 use tikv_grpc::server::{RequestStream, Responder};
 use tikv_grpc::{Code, Status};
 use tikv_proto::kvrpcpb::{Context, HealthFeedback};
@@ -72,7 +73,7 @@ struct BatchStream {
     store_id: u64,
     late: mpsc::UnboundedSender<Late>,
     waiting: BTreeSet<CallId>,
-    last_feedback: Option<Instant>,
+    last_feedback: Option<Time>,
 }
 
 impl BatchStream {
@@ -113,10 +114,11 @@ impl BatchStream {
             Some(Cmd::GetHealthFeedback(response)) => response.health_feedback,
             _ => None,
         });
-        let is_due = self.last_feedback.is_none_or(|last| last.elapsed() >= FEEDBACK_INTERVAL);
+        let now = self.shared.now();
+        let is_due = self.last_feedback.is_none_or(|last| now.saturating_since(last) >= FEEDBACK_INTERVAL);
         frame.health_feedback = asked.or_else(|| if is_due { self.feedback() } else { None });
         if frame.health_feedback.is_some() {
-            self.last_feedback = Some(Instant::now());
+            self.last_feedback = Some(now);
         }
     }
 

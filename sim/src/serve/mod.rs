@@ -27,16 +27,16 @@ mod admin;
 mod batch;
 mod batch_entries;
 mod endpoint;
-mod pd;
-mod shared;
-mod store;
+pub(crate) mod pd;
+pub(crate) mod shared;
+pub(crate) mod store;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tikv_core::time::Time;
 use tikv_grpc::Encoding;
@@ -236,7 +236,8 @@ fn start_on(runtime: &Handle, options: ServeOptions) -> io::Result<ServedCluster
 
     let store_ids: Vec<u64> = cluster.topology().stores().map(|store| store.meta.id).collect();
     let member_ids: Vec<u64> = cluster.pd().members().iter().map(|member| member.id).collect();
-    let shared = Arc::new(Shared::new(cluster));
+    let started = Instant::now();
+    let shared = Arc::new(Shared::new(cluster, Box::new(move || Time::ZERO + started.elapsed())));
     let mut members = BTreeMap::new();
     for id in member_ids {
         let service = Arc::new(PdService::new(shared.clone(), id));
@@ -251,7 +252,7 @@ fn start_on(runtime: &Handle, options: ServeOptions) -> io::Result<ServedCluster
     shared.with_cluster(|cluster, _| publish_addresses(cluster, &members, &stores));
     // Clients may come only now, when they are told where to go.
     members.values().chain(stores.values()).try_for_each(Endpoint::open)?;
-    let timer = runtime.spawn(shared::keep_time(shared.clone())).abort_handle();
+    let timer = runtime.spawn(shared::keep_time(shared.clone(), tokio::time::sleep)).abort_handle();
     Ok(ServedCluster { shared, members, stores, timer, thread: None })
 }
 

@@ -12,13 +12,13 @@ use crate::pd::{PdCall, Shape, shape};
 const FORWARDED_HOST: &str = "pd-forwarded-host";
 const ALLOW_FOLLOWER: &str = "pd-allow-follower-handle";
 
-pub(super) struct PdService {
+pub(crate) struct PdService {
     shared: Arc<Shared>,
     member: u64,
 }
 
 impl PdService {
-    pub(super) fn new(shared: Arc<Shared>, member: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, member: u64) -> Self {
         PdService { shared, member }
     }
 }

@@ -1,9 +1,10 @@
-//! The cluster as its servers share it: one at a time, and with the real clock.
+//! The cluster as its servers share it: one at a time, and with one clock.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_core::request::Request;
@@ -15,13 +16,15 @@ use crate::cluster::{CallId, Cluster, Served, StoreReply};
 use crate::pd::PdCall;
 use crate::status::Status;
 
+/// What time it is for the cluster.
+pub(crate) type Clock = Box<dyn Fn() -> Time + Send + Sync>;
+
 /// Gets an answer that came late. Must not block, nor call the cluster.
 pub(super) type LateReply = Box<dyn FnOnce(StoreReply) + Send>;
 
-pub(super) struct Shared {
+pub(crate) struct Shared {
     state: Mutex<State>,
-    /// The cluster's [`Time::ZERO`].
-    started: Instant,
+    clock: Clock,
     /// Something is due earlier than it was.
     rescheduled: Notify,
     /// The revision of PD's settings.
@@ -35,17 +38,17 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn new(cluster: Cluster) -> Self {
+    pub(crate) fn new(cluster: Cluster, clock: Clock) -> Self {
         let settings = watch::Sender::new(cluster.pd().settings_revision());
         let state = State { cluster, waiting: BTreeMap::new(), next_wakeup: None };
-        Shared { state: Mutex::new(state), started: Instant::now(), rescheduled: Notify::new(), settings }
+        Shared { state: Mutex::new(state), clock, rescheduled: Notify::new(), settings }
     }
 
-    fn now(&self) -> Time {
-        Time::ZERO + self.started.elapsed()
+    pub(super) fn now(&self) -> Time {
+        (self.clock)()
     }
 
-    pub(super) fn with_cluster<R>(&self, act: impl FnOnce(&mut Cluster, Time) -> R) -> R {
+    pub(crate) fn with_cluster<R>(&self, act: impl FnOnce(&mut Cluster, Time) -> R) -> R {
         let now = self.now();
         let mut state = self.lock();
         let result = act(&mut state.cluster, now);
@@ -125,14 +128,16 @@ impl fmt::Debug for Shared {
 }
 
 /// Wakes the cluster when something is due.
-pub(super) async fn keep_time(shared: Arc<Shared>) {
+pub(crate) async fn keep_time<S: Future<Output = ()>>(shared: Arc<Shared>, sleep: impl Fn(Duration) -> S) {
     loop {
         let rescheduled = shared.rescheduled.notified();
         match shared.idle_time() {
-            Some(idle) => {
-                // Whichever comes first; both lead to another look.
-                let _ = tokio::time::timeout(idle, rescheduled).await;
-            }
+            // Both lead to another look.
+            Some(idle) => tokio::select! {
+                biased;
+                () = rescheduled => {}
+                () = sleep(idle) => {}
+            },
             None => rescheduled.await,
         }
         shared.with_cluster(|_, _| ());

@@ -24,14 +24,14 @@ const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Names the store (by its address) that is to answer, through the one that is called.
 const FORWARDED_HOST: &str = "tikv-forwarded-host";
 
-pub(super) struct StoreService {
+pub(crate) struct StoreService {
     shared: Arc<Shared>,
     store_id: u64,
     unary: BTreeMap<&'static str, RequestKind>,
 }
 
 impl StoreService {
-    pub(super) fn new(shared: Arc<Shared>, store_id: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, store_id: u64) -> Self {
         let is_unary = |kind: &&RequestKind| matches!(kind.facts().method, Method::Unary { .. });
         let unary = RequestKind::ALL.iter().filter(is_unary).map(|kind| (kind.facts().path, *kind)).collect();
         StoreService { shared, store_id, unary }
