@@ -22,7 +22,7 @@ pub enum PdRequest {
         /// Whether only PD's leader may answer (a follower may know less).
         leader_only: bool,
     },
-    /// The region that ends at or before a key: the one that holds the greatest key below it.
+    /// The region before the one that holds a key.
     PrevRegion {
         /// The key, encoded as PD knows it.
         key: Bytes,

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tikv_core::key::{Key, KeyRange};
-use tikv_core::request::{Request, RequestKind};
+use tikv_core::request::{Request, RequestKind, Response};
 use tikv_core::time::Time;
 use tikv_proto::errorpb;
 use tikv_proto::kvrpcpb::{
-    self, ApiVersion, BroadcastTxnStatusResponse, GetHealthFeedbackResponse, GetLockWaitInfoResponse,
-    PhysicalScanLockRequest, PhysicalScanLockResponse, RawBatchScanRequest, RawBatchScanResponse, ScanLockRequest,
-    SplitRegionRequest, SplitRegionResponse, StoreSafeTsRequest, StoreSafeTsResponse, UnsafeDestroyRangeRequest,
+    self, ApiVersion, GetHealthFeedbackResponse, GetLockWaitInfoResponse, PhysicalScanLockRequest,
+    PhysicalScanLockResponse, RawBatchScanRequest, RawBatchScanResponse, ScanLockRequest, SplitRegionRequest,
+    SplitRegionResponse, StoreSafeTsRequest, StoreSafeTsResponse,
 };
 use tikv_proto::tikvpb::{BatchCommandsEmptyRequest, BatchCommandsEmptyResponse};
 
@@ -43,9 +43,12 @@ impl Cluster {
                 let health_feedback = self.topology.store_mut(store_id).ok().map(super::Store::health_feedback);
                 Ok(GetHealthFeedbackResponse { health_feedback, ..GetHealthFeedbackResponse::default() }.into())
             }
-            // A hint which spares readers a look at the transaction's primary; nothing depends on it.
-            Request::BroadcastTxnStatus(_) => Ok(BroadcastTxnStatusResponse::default().into()),
-            Request::UnsafeDestroyRange(request) => self.destroy_range(&request),
+            Request::BroadcastTxnStatus(request) => {
+                at_once(RequestKind::BroadcastTxnStatus, self.storage.handle(&KeyRange::ALL, &*request).outcome)
+            }
+            Request::UnsafeDestroyRange(request) => {
+                at_once(RequestKind::UnsafeDestroyRange, self.storage.handle(&KeyRange::ALL, &*request).outcome)
+            }
             Request::PhysicalScanLock(request) => self.scan_all_locks(&request),
             Request::Empty(request) => return self.answer_empty(now, call, store_id, &request),
             other => Err(unknown(other.kind()).into()),
@@ -102,14 +105,6 @@ impl Cluster {
         let range = request.key_range.clone().unwrap_or_default();
         let safe_ts = self.safe_ts(now, &KeyRange::new(range.start_key, range.end_key));
         StoreSafeTsResponse { safe_ts: safe_ts.version() }
-    }
-
-    fn destroy_range(&mut self, request: &UnsafeDestroyRangeRequest) -> StoreReply {
-        match self.storage.handle(&KeyRange::ALL, request).outcome {
-            Outcome::Answer(response) => Ok(response.into()),
-            Outcome::Wait(_) => Err(unknown(RequestKind::UnsafeDestroyRange).into()),
-            Outcome::Refused(refusal) => Err(refused(refusal).into()),
-        }
     }
 
     /// As a scan of the locks of all regions.
@@ -175,5 +170,14 @@ impl Cluster {
             Outcome::Wait(_) => Err(Status::unimplemented("waiting in a scan").into()),
             Outcome::Refused(refusal) => Err(refused(refusal).into()),
         }
+    }
+}
+
+/// The reply to a request that never waits.
+fn at_once<T: Into<Response>>(kind: RequestKind, outcome: Outcome<T>) -> StoreReply {
+    match outcome {
+        Outcome::Answer(response) => Ok(response.into()),
+        Outcome::Wait(_) => Err(unknown(kind).into()),
+        Outcome::Refused(refusal) => Err(refused(refusal).into()),
     }
 }

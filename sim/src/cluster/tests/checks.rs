@@ -272,3 +272,14 @@ fn only_these_commands_are_not_simulated() {
     missing.sort();
     assert_eq!(missing, expected);
 }
+
+#[test]
+fn what_is_told_of_a_transaction_is_remembered() {
+    let mut cluster = cluster();
+    let before = cluster.storage().clone();
+    let status = kvrpcpb::TxnStatus { start_ts: 5, commit_ts: 9, ..Default::default() };
+    let told = kvrpcpb::BroadcastTxnStatusRequest { txn_status: vec![status], ..Default::default() };
+    let served = cluster.handle_store(NOW, 1, &Context::default(), told.into());
+    assert!(matches!(served, Served::Answered(Ok(Response::BroadcastTxnStatus(_)))), "{served:?}");
+    assert_ne!(*cluster.storage(), before);
+}
