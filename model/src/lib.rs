@@ -16,7 +16,8 @@
 //! use tikv_model::world::Protocol;
 //!
 //! for setup in tikv_model::cases::small() {
-//!     println!("{}: {}", setup.name, explore(&Protocol::new(setup), Limits { states: 1_000_000, threads: 2 }));
+//!     let name = setup.name;
+//!     println!("{name}: {}", explore(&Protocol::new(setup), Limits { states: 1_000_000, threads: 2 }));
 //! }
 //! ```
 //!
