@@ -72,7 +72,7 @@ macro_rules! for_each_scenario {
                 a_commit_without_an_answer_is_undetermined,
                 after_close_every_call_is_refused,
                 closing_ends_what_is_being_waited_for,
-                a_thousand_tasks_share_a_few_frames,
+                a_thousand_tasks_get_each_its_own_answer,
                 clones_outlive_the_first_client,
             }
             arguments {
