@@ -30,8 +30,11 @@ use crate::knowledge::txn_status::FinalStatus;
 use crate::machine::{Context, Event, Machine, SleepReason, Token};
 use crate::request::pd::PdResponse;
 use crate::route::{CallEnd, CallOptions, RegionCall};
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
+/// What errors call it.
+const OPERATION: &str = "CheckTxnStatus";
 /// How old PD's time may be to judge by it.
 const MAX_CLOCK_AGE: Duration = Duration::from_millis(500);
 
@@ -108,7 +111,11 @@ struct Met {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
-    FetchingTimestamp(Token),
+    /// The alarm, if there is a deadline, ends it there.
+    FetchingTimestamp {
+        question: Token,
+        alarm: Option<Token>,
+    },
     Asking(Box<RegionCall<kvrpcpb::CheckTxnStatusRequest>>),
     BackingOff(Token),
 }
@@ -180,7 +187,11 @@ impl CheckTxnStatus {
                 self.ask(cx)
             }
             None => {
-                self.phase = Phase::FetchingTimestamp(cx.timestamp());
+                let until_deadline = self.options.deadline.saturating_since(cx.now());
+                let has_deadline = self.options.deadline != Time::MAX;
+                let alarm = has_deadline.then(|| cx.sleep(until_deadline, SleepReason::Deadline));
+                let question = cx.timestamp();
+                self.phase = Phase::FetchingTimestamp { question, alarm };
                 Poll::Pending
             }
         }
@@ -318,11 +329,9 @@ impl CheckTxnStatus {
     }
 
     fn back_off(&mut self, cx: &mut Context<'_>, kind: BackoffKind, last: CallFailure) -> Poll<Checked> {
-        let operation = "CheckTxnStatus";
         let until_deadline = self.options.deadline.saturating_since(cx.now());
         if until_deadline.is_zero() {
-            let error = Error::DeadlineExceeded { operation, attempts: self.attempts, last };
-            return self.done(Err(error), false);
+            return self.deadline_exceeded(last);
         }
         match self.backoff.next(kind, cx.rng()) {
             Ok(sleep) => {
@@ -330,11 +339,16 @@ impl CheckTxnStatus {
                 Poll::Pending
             }
             Err(_) => {
-                let slept = self.backoff.total_sleep();
+                let (operation, slept) = (OPERATION, self.backoff.total_sleep());
                 let error = Error::RetriesExhausted { operation, attempts: self.attempts, slept, last };
                 self.done(Err(error), false)
             }
         }
+    }
+
+    fn deadline_exceeded(&mut self, last: CallFailure) -> Poll<Checked> {
+        let (operation, attempts) = (OPERATION, self.attempts);
+        self.done(Err(Error::DeadlineExceeded { operation, attempts, last }), false)
     }
 
     fn done(&mut self, result: Result<TxnStatus, Error>, remembered: bool) -> Poll<Checked> {
@@ -352,7 +366,16 @@ impl Machine for CheckTxnStatus {
 
     fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Checked> {
         match (&mut self.phase, event) {
-            (Phase::FetchingTimestamp(asked), Event::Pd(answer)) if *asked == token => self.on_timestamp(cx, answer),
+            (Phase::FetchingTimestamp { question, alarm }, Event::Pd(answer)) if *question == token => {
+                if let Some(alarm) = alarm.take() {
+                    cx.cancel(alarm);
+                }
+                self.on_timestamp(cx, answer)
+            }
+            (Phase::FetchingTimestamp { question, alarm }, Event::Woken) if *alarm == Some(token) => {
+                cx.cancel(*question);
+                self.deadline_exceeded(CallFailure::NotAttempted)
+            }
             (Phase::BackingOff(timer), Event::Woken) if *timer == token => self.begin(cx),
             (Phase::Asking(call), event) => match call.handle(cx, token, event) {
                 Poll::Ready(end) => self.on_answer(cx, end),

@@ -190,13 +190,21 @@ impl Shard for Shares {
     type Output = ShareResult;
     type Child = Share;
 
-    fn child(&self, _: &mut Context<'_>, region: Arc<Region>, keys: Vec<Key>, backoff: Backoff, _: bool) -> Share {
+    fn child(
+        &self,
+        _: &mut Context<'_>,
+        region: Arc<Region>,
+        keys: Vec<Key>,
+        backoff: Backoff,
+        is_retry: bool,
+    ) -> Share {
         let request = kvrpcpb::CheckSecondaryLocksRequest {
             context: None,
             keys: keys.iter().map(Key::to_bytes).collect(),
             start_version: self.start_ts.version(),
         };
-        Share { keys, call: RegionCall::to_region(region, request, self.options.clone(), backoff).repeatable() }
+        let call = RegionCall::to_region(region, request, self.options.clone(), backoff);
+        Share { keys, call: call.repeatable().as_retry(is_retry) }
     }
 
     fn weight(&self, _: &Key) -> usize {

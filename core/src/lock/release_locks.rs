@@ -180,8 +180,15 @@ impl Shard for Shares {
     type Output = Released;
     type Child = Share;
 
-    fn child(&self, _: &mut Context<'_>, region: Arc<Region>, keys: Vec<Key>, backoff: Backoff, _: bool) -> Share {
-        Share { policy: self.clone(), region, keys, backoff, call: Call::None }
+    fn child(
+        &self,
+        _: &mut Context<'_>,
+        region: Arc<Region>,
+        keys: Vec<Key>,
+        backoff: Backoff,
+        is_retry: bool,
+    ) -> Share {
+        Share { policy: self.clone(), region, keys, is_retry, backoff, call: Call::None }
     }
 
     fn weight(&self, _: &Key) -> usize {
@@ -206,6 +213,7 @@ struct Share {
     policy: Shares,
     region: Arc<Region>,
     keys: Vec<Key>,
+    is_retry: bool,
     backoff: Backoff,
     call: Call,
 }
@@ -224,7 +232,8 @@ impl Share {
         let (region, options, backoff) = (Arc::clone(&self.region), self.policy.options.clone(), self.backoff.take());
         match self.policy.release {
             Release::Finish(status) => {
-                let mut call = RegionCall::to_region(region, self.resolve(status), options, backoff).repeatable();
+                let call = RegionCall::to_region(region, self.resolve(status), options, backoff);
+                let mut call = call.repeatable().as_retry(self.is_retry);
                 match call.start(cx) {
                     Poll::Ready(end) => self.on_resolved(cx, end),
                     Poll::Pending => {
@@ -234,8 +243,8 @@ impl Share {
                 }
             }
             Release::Pessimistic { for_update_ts } => {
-                let mut call =
-                    RegionCall::to_region(region, self.roll_back(for_update_ts), options, backoff).repeatable();
+                let call = RegionCall::to_region(region, self.roll_back(for_update_ts), options, backoff);
+                let mut call = call.repeatable().as_retry(self.is_retry);
                 match call.start(cx) {
                     Poll::Ready(end) => self.on_rolled_back(end),
                     Poll::Pending => {

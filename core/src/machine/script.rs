@@ -147,6 +147,11 @@ where
         token
     }
 
+    /// Expects the sleep that ends at the deadline, to be woken by [`Script::event`].
+    pub(crate) fn expect_alarm(&mut self) -> Token {
+        self.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Deadline))
+    }
+
     pub(crate) fn expect_pd(&mut self, expected: &PdRequest) -> Token {
         let command = self.next_command();
         let Command::Pd { token, request } = command else { panic!("expected {expected:?}, got {command:?}") };

@@ -19,9 +19,9 @@ use crate::timestamp::Timestamp;
 /// ```text
 ///             timestamp
 ///   Fetching ───────────► done
-///     ▲   │ PD failed
-///     │   ▼
-///   BackingOff
+///     ▲   │ PD failed       ▲
+///     │   ▼                 │ in either phase: the deadline has passed
+///   BackingOff ─────────────┘
 /// ```
 ///
 /// client-go: `KVStore.getTimestampWithRetry`.
@@ -29,14 +29,18 @@ use crate::timestamp::Timestamp;
 pub struct FetchTimestamp {
     backoff: Backoff,
     deadline: Time,
+    /// Fires at the deadline; set with the first question.
+    alarm: Option<Token>,
     questions: u32,
+    last: CallFailure,
     phase: Phase,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    Fetching,
-    BackingOff,
+    Idle,
+    Fetching { question: Token },
+    BackingOff { timer: Token },
 }
 
 impl FetchTimestamp {
@@ -44,10 +48,11 @@ impl FetchTimestamp {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let backoff = route::budget(config, budget::TSO);
-        FetchTimestamp { backoff, deadline: Time::MAX, questions: 0, phase: Phase::Fetching }
+        let (last, phase) = (CallFailure::NotAttempted, Phase::Idle);
+        FetchTimestamp { backoff, deadline: Time::MAX, alarm: None, questions: 0, last, phase }
     }
 
-    /// The same, but PD is not asked again at or after `deadline`.
+    /// The same, but it ends at `deadline`, whatever it waits for then.
     #[must_use]
     pub fn until(mut self, deadline: Time) -> Self {
         self.deadline = deadline;
@@ -55,35 +60,56 @@ impl FetchTimestamp {
     }
 
     fn ask(&mut self, cx: &mut Context<'_>) -> Poll<Result<Timestamp, Error>> {
-        self.phase = Phase::Fetching;
+        if cx.now() >= self.deadline {
+            return self.deadline_exceeded(cx);
+        }
+        if self.alarm.is_none() && self.deadline != Time::MAX {
+            self.alarm = Some(cx.sleep(self.deadline.saturating_since(cx.now()), SleepReason::Deadline));
+        }
         self.questions += 1;
-        cx.timestamp();
+        self.phase = Phase::Fetching { question: cx.timestamp() };
         Poll::Pending
     }
 
     fn back_off(&mut self, cx: &mut Context<'_>, error: PdError) -> Poll<Result<Timestamp, Error>> {
         if !error.is_retryable() {
-            return Poll::Ready(Err(if error == PdError::Closed { Error::Closed } else { Error::Pd(error) }));
+            return self.done(cx, Err(if error == PdError::Closed { Error::Closed } else { Error::Pd(error) }));
         }
-        let last = CallFailure::Pd(error);
-        if cx.now() >= self.deadline {
-            let (operation, attempts) = ("fetch timestamp", self.questions);
-            return Poll::Ready(Err(Error::DeadlineExceeded { operation, attempts, last }));
-        }
+        self.last = CallFailure::Pd(error);
         match self.backoff.next(BackoffKind::PdRpc, cx.rng()) {
             Ok(sleep) => {
-                let sleep = sleep.min(self.deadline.saturating_since(cx.now()));
-                cx.sleep(sleep, SleepReason::Backoff(BackoffKind::PdRpc));
-                self.phase = Phase::BackingOff;
+                self.phase = Phase::BackingOff { timer: cx.sleep(sleep, SleepReason::Backoff(BackoffKind::PdRpc)) };
                 Poll::Pending
             }
-            Err(_) => Poll::Ready(Err(Error::RetriesExhausted {
-                operation: "fetch timestamp",
-                attempts: self.questions,
-                slept: self.backoff.total_sleep(),
-                last,
-            })),
+            Err(_) => {
+                let (operation, attempts, last) = ("fetch timestamp", self.questions, self.last.clone());
+                let slept = self.backoff.total_sleep();
+                self.done(cx, Err(Error::RetriesExhausted { operation, attempts, slept, last }))
+            }
         }
+    }
+
+    /// The deadline has passed: what is on its way is not waited for.
+    fn on_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Result<Timestamp, Error>> {
+        self.alarm = None;
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Fetching { question: token } | Phase::BackingOff { timer: token } => cx.cancel(token),
+        }
+        self.deadline_exceeded(cx)
+    }
+
+    fn deadline_exceeded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Timestamp, Error>> {
+        let (operation, attempts, last) = ("fetch timestamp", self.questions, self.last.clone());
+        self.done(cx, Err(Error::DeadlineExceeded { operation, attempts, last }))
+    }
+
+    fn done(&mut self, cx: &mut Context<'_>, result: Result<Timestamp, Error>) -> Poll<Result<Timestamp, Error>> {
+        if let Some(alarm) = self.alarm.take() {
+            cx.cancel(alarm);
+        }
+        self.phase = Phase::Idle;
+        Poll::Ready(result)
     }
 }
 
@@ -94,11 +120,14 @@ impl Machine for FetchTimestamp {
         self.ask(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, _: Token, event: Event) -> Poll<Self::Output> {
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         match (&self.phase, event) {
-            (Phase::Fetching, Event::Pd(Ok(PdResponse::Timestamp(timestamp)))) => Poll::Ready(Ok(timestamp)),
-            (Phase::Fetching, Event::Pd(Err(error))) => self.back_off(cx, error),
-            (Phase::BackingOff, Event::Woken) => self.ask(cx),
+            (_, Event::Woken) if self.alarm == Some(token) => self.on_alarm(cx),
+            (Phase::Fetching { question }, Event::Pd(Ok(PdResponse::Timestamp(timestamp)))) if *question == token => {
+                self.done(cx, Ok(timestamp))
+            }
+            (Phase::Fetching { question }, Event::Pd(Err(error))) if *question == token => self.back_off(cx, error),
+            (Phase::BackingOff { timer }, Event::Woken) if *timer == token => self.ask(cx),
             _ => Poll::Pending,
         }
     }

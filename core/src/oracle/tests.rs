@@ -42,15 +42,28 @@ fn a_silent_pd_ends_in_an_error_that_counts_the_attempts() {
 }
 
 #[test]
-fn no_question_is_asked_again_after_the_deadline() {
+fn it_ends_at_its_deadline_whatever_it_waits_for() {
     let deadline = Time::from_millis(100);
-    let mut script = Script::new(FetchTimestamp::new(&Config::default()).until(deadline));
+    for is_backing_off in [false, true] {
+        let mut script = Script::new(FetchTimestamp::new(&Config::default()).until(deadline));
+        let (alarm, question) = (script.expect_alarm(), script.expect_timestamp());
+        let mut waits_for = question;
+        if is_backing_off {
+            script.event(question, Event::Pd(Err(PdError::Fault(not_sent()))));
+            waits_for = script.expect_sleep(|_, _| {});
+        }
+        script.advance(Duration::from_millis(99)).event(alarm, Event::Woken);
+        script.expect_cancel(waits_for);
+        let error = script.expect_done().expect_err("PD never answered");
+        assert!(matches!(error, Error::DeadlineExceeded { attempts: 1, .. }) && error.is_timeout(), "{error}");
+    }
+}
+
+#[test]
+fn a_timestamp_in_time_silences_the_alarm() {
+    let mut script = Script::new(FetchTimestamp::new(&Config::default()).until(Time::from_millis(100)));
+    let alarm = script.expect_alarm();
     script.expect_timestamp();
-    script.pd(Err(PdError::Fault(not_sent())));
-    let mut slept = Duration::ZERO;
-    script.expect_sleep(|sleep, _| slept = sleep);
-    assert_eq!(script.now() + slept, deadline);
-    script.advance(slept).wake().expect_timestamp();
-    let error = script.pd(Err(PdError::Fault(not_sent()))).expect_done().expect_err("PD never answered");
-    assert!(matches!(error, Error::DeadlineExceeded { attempts: 2, .. }) && error.is_timeout(), "{error}");
+    script.timestamp(ts(7)).expect_cancel(alarm);
+    assert_eq!(script.expect_done(), Ok(ts(7)));
 }

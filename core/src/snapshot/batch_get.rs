@@ -28,6 +28,7 @@ use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, FanOut, Machine, Token};
 use crate::route::{self, CallEnd, CallError, Keyed, RegionCall, Shard, ShardEnd, Sharded};
+use crate::time::Time;
 
 /// Reads many keys; see the [module documentation](self). Ends with the pairs that exist, in the order of their keys, each
 /// once.
@@ -95,7 +96,7 @@ impl BatchGet {
     fn on_passed(&mut self, passed: Passed) -> Result<(), Error> {
         self.shares.shard_mut().read_through.add(&passed.result?);
         let rounds = passed.rounds;
-        let keys = passed.keys.into_iter().map(|key| Wanted { key, rounds }).collect();
+        let keys = passed.keys.into_iter().map(|key| Wanted { key, rounds, is_retry: false }).collect();
         self.shares.add(keys, passed.backoff, true);
         Ok(())
     }
@@ -125,7 +126,7 @@ impl Machine for BatchGet {
         if let Err(error) = options.and_then(|()| self.keys.iter().try_for_each(check_key)) {
             return self.fail(cx, error);
         }
-        let keys = std::mem::take(&mut self.keys).into_iter().map(|key| Wanted { key, rounds: 0 });
+        let keys = std::mem::take(&mut self.keys).into_iter().map(|key| Wanted { key, rounds: 0, is_retry: false });
         self.shares.add(keys.collect(), self.backoff.take(), false);
         self.shares.run(cx);
         self.collect(cx)
@@ -141,11 +142,12 @@ impl Machine for BatchGet {
     }
 }
 
-/// A key, and how often it was found locked.
+/// A key, how often it was found locked, and whether it was asked of a region that has changed since.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Wanted {
     key: Key,
     rounds: u32,
+    is_retry: bool,
 }
 
 impl Keyed for Wanted {
@@ -184,6 +186,7 @@ impl Shard for Shares {
         let timeout = self.options.batch_timeout;
         let options = self.options.call_options(timeout, !is_retry && !met_lock, met_lock, &self.read_through);
         let call = RegionCall::to_region(region, request, options, backoff);
+        let call = call.as_retry(wanted.iter().any(|wanted| wanted.is_retry));
         Share { wanted, call, policy: self.clone() }
     }
 
@@ -193,6 +196,10 @@ impl Shard for Shares {
 
     fn batch_limit(&self) -> usize {
         self.options.batch_get_size
+    }
+
+    fn deadline(&self) -> Time {
+        self.options.call.deadline
     }
 }
 
@@ -220,7 +227,9 @@ struct Answer {
 impl Share {
     fn on_answer(&mut self, mut end: CallEnd<kvrpcpb::BatchGetResponse>) -> ShardEnd<Wanted, ShareResult> {
         if let Err(CallError::Relocate(_)) = end.result {
-            return ShardEnd::Relocate { items: std::mem::take(&mut self.wanted), backoff: end.backoff };
+            let items = std::mem::take(&mut self.wanted).into_iter();
+            let items = items.map(|wanted| Wanted { is_retry: true, ..wanted }).collect();
+            return ShardEnd::Relocate { items, backoff: end.backoff };
         }
         let (address, backoff) = (end.address.take(), end.backoff.clone());
         let result = end.into_result("BatchGet").and_then(|response| self.read(response, address.as_ref()));

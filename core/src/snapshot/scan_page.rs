@@ -58,6 +58,8 @@ pub struct ScanPage {
     read_through: ReadThrough,
     met_lock: bool,
     rounds: u32,
+    /// Whether the same was asked of a region that has changed since.
+    is_retry: bool,
     calls: u32,
     backoff: Backoff,
     phase: Phase,
@@ -134,6 +136,7 @@ impl ScanPage {
             options,
             met_lock: false,
             rounds: 0,
+            is_retry: false,
             calls: 0,
             backoff: route::budget(config, budget::SCANNER_NEXT),
             phase: Phase::Idle,
@@ -145,7 +148,8 @@ impl ScanPage {
             Direction::Forward => Place::Of(self.cursor.rest.start.clone()),
             Direction::Reverse => Place::Before(self.cursor.rest.end.clone()),
         };
-        let mut locate = Locate::new(place, self.backoff.take());
+        let locate = Locate::new(place, self.backoff.take());
+        let mut locate = locate.with_deadline(self.options.call.deadline);
         match locate.start(cx) {
             Poll::Ready(located) => self.on_located(cx, located),
             Poll::Pending => {
@@ -168,7 +172,8 @@ impl ScanPage {
         let first = self.calls == 0;
         let options = self.options.call_options(self.options.batch_timeout, first, self.met_lock, &self.read_through);
         self.calls += 1;
-        let mut call = RegionCall::to_region(region, self.request(&part), options, self.backoff.take());
+        let call = RegionCall::to_region(region, self.request(&part), options, self.backoff.take());
+        let mut call = call.as_retry(self.is_retry);
         match call.start(cx) {
             Poll::Ready(end) => self.on_answer(cx, end, &part),
             Poll::Pending => {
@@ -200,8 +205,10 @@ impl ScanPage {
     ) -> Poll<Output> {
         self.backoff = end.backoff.clone();
         if let Err(CallError::Relocate(_)) = end.result {
+            self.is_retry |= end.attempts > 0;
             return self.locate(cx);
         }
+        self.is_retry = false;
         let address = end.address.take();
         let response = match end.into_result("Scan") {
             Ok(response) => response,

@@ -337,7 +337,8 @@ impl Machine for Commit {
             return self
                 .done(Err(Error::InvalidArgument("a transaction cannot commit without a start_ts of PD".into())));
         }
-        let mut grouping = Grouping::new(mutations, route::budget(cx.config(), budget::PREWRITE));
+        let grouping = Grouping::new(mutations, route::budget(cx.config(), budget::PREWRITE));
+        let mut grouping = grouping.with_deadline(self.options.call.deadline);
         match grouping.start(cx) {
             Poll::Ready(grouped) => self.on_grouped(cx, grouped),
             Poll::Pending => {

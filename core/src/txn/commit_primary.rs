@@ -111,7 +111,8 @@ impl CommitPrimary {
     }
 
     fn locate(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let mut locate = Locate::new(Place::Of(self.primary.clone()), self.backoff.take());
+        let locate = Locate::new(Place::Of(self.primary.clone()), self.backoff.take());
+        let mut locate = locate.with_deadline(self.options.deadline);
         match locate.start(cx) {
             Poll::Ready(located) => self.on_located(cx, located),
             Poll::Pending => {

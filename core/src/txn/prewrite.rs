@@ -33,6 +33,7 @@ use crate::lock::{ResolveLocks, Resolved, sleep_for_lock};
 use crate::machine::{Context, Event, Machine, Token};
 use crate::request::Shared;
 use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd};
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// Locks resolved at once, without a wait, before a batch that meets ever new ones backs off.
@@ -91,6 +92,10 @@ impl Shard for PrewriteShard {
 
     fn batch_limit(&self) -> usize {
         self.batch_bytes
+    }
+
+    fn deadline(&self) -> Time {
+        self.options.deadline
     }
 }
 

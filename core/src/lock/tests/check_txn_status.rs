@@ -10,8 +10,9 @@ use crate::backoff::BackoffKind;
 use crate::error::{Error, FaultKind, KeyError, PdError};
 use crate::knowledge::txn_status::FinalStatus;
 use crate::lock::{Alive, CheckTxnStatus, Checked, TxnStatus};
-use crate::machine::SleepReason;
 use crate::machine::script::maybe_executed;
+use crate::machine::{Event, SleepReason};
+use crate::time::Time;
 
 fn check(lock: &LockInfo) -> CheckTxnStatus {
     CheckTxnStatus::of_lock(lock, ts(11_000), options(), backoff())
@@ -304,7 +305,17 @@ fn a_transaction_without_a_lock_at_hand_is_ruled_out_if_there_is_no_trace_of_it(
 fn events_that_nobody_waits_for_change_nothing() {
     let mut script = script(check(&lock("a", "k", ts(10_000))), ts(12_000));
     let asked = script.expect_call(1, |_: &CheckTxnStatusRequest| {});
-    script.event(crate::machine::Token(99), crate::machine::Event::Woken).expect_nothing();
+    script.event(crate::machine::Token(99), Event::Woken).expect_nothing();
     script.reply_to(asked, committed(ts(10_100)));
     assert_eq!(script.expect_done().result, Ok(TxnStatus::Committed(ts(10_100))));
+}
+
+#[test]
+fn a_deadline_ends_the_question_for_the_time() {
+    let options = options().with_deadline(Time::from_millis(300));
+    let mut script = unaware(CheckTxnStatus::of_lock(&lock("a", "k", ts(10_000)), ts(11_000), options, backoff()));
+    let alarm = script.expect_alarm();
+    let question = script.expect_timestamp();
+    script.advance(Duration::from_millis(299)).event(alarm, Event::Woken).expect_cancel(question);
+    assert!(matches!(script.expect_done().result, Err(Error::DeadlineExceeded { .. })));
 }

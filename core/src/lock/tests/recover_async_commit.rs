@@ -1,9 +1,11 @@
 use tikv_proto::kvrpcpb::{CheckSecondaryLocksRequest, CheckSecondaryLocksResponse};
 
 use super::*;
+use crate::backoff::BackoffKind;
 use crate::error::{Error, KeyError};
 use crate::knowledge::txn_status::FinalStatus;
 use crate::lock::{RecoverAsyncCommit, Recovery};
+use crate::machine::SleepReason;
 
 /// The primary "a" of transaction 10 with secondaries, prewritten with a min_commit_ts of 20.
 fn primary(secondaries: &[&str]) -> LockInfo {
@@ -123,6 +125,16 @@ fn after_a_split_locks_are_counted_by_region_again() {
     script.reply_to(first, locks(&[secondary("h", ts(30))]));
     script.reply_to(second, missing(Timestamp::ZERO));
     assert_eq!(script.expect_done().result, Ok(Recovery::Final(FinalStatus::RolledBack)));
+}
+
+#[test]
+fn a_store_that_says_split_again_and_again_is_not_hammered() {
+    let mut script = recover(&["h"]);
+    for _ in 0..2 {
+        script.expect_call(1, |_: &CheckSecondaryLocksRequest| {});
+        script.region_error(epoch_not_match(vec![split(2, "g".."p")]));
+    }
+    script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::RegionMiss)));
 }
 
 #[test]

@@ -84,6 +84,16 @@ fn after_a_split_only_the_keys_of_that_request_are_sent_again() {
 }
 
 #[test]
+fn a_store_that_says_split_again_and_again_is_not_hammered() {
+    let mut script = commit(&["h"]);
+    for _ in 0..2 {
+        script.expect_call(1, |_: &ResolveLockRequest| {});
+        script.region_error(epoch_not_match(vec![split(2, "g".."p")]));
+    }
+    script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::RegionMiss)));
+}
+
+#[test]
 fn a_lock_that_is_gone_does_not_keep_the_others_from_being_released() {
     let mut script = commit(&["a", "b"]);
     script.expect_call(1, |_: &ResolveLockRequest| {});

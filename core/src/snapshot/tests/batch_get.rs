@@ -3,6 +3,7 @@ use std::time::Duration;
 use tikv_proto::kvrpcpb::{BatchGetRequest, BatchGetResponse, KvPair};
 
 use super::*;
+use crate::backoff::BackoffKind;
 use crate::error::{Error, KeyError};
 use crate::machine::Token;
 use crate::snapshot::BatchGet;
@@ -171,6 +172,16 @@ fn a_split_sends_the_keys_of_that_request_to_their_new_regions() {
     }
     script.reply_to(untouched, pairs(vec![]));
     assert_eq!(script.expect_done().result, Ok(vec![pair("h", "1"), pair("k", "2")]));
+}
+
+#[test]
+fn a_store_that_says_split_again_and_again_is_not_hammered() {
+    let mut script = batch_get(&["h"]);
+    for _ in 0..2 {
+        expect(&mut script, &["h"]);
+        script.region_error(epoch_not_match(vec![split(2, "g".."p")]));
+    }
+    script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::RegionMiss)));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 use tikv_proto::kvrpcpb::{BatchGetRequest, BatchGetResponse, KvPair, ScanRequest, ScanResponse};
 
 use super::*;
+use crate::backoff::BackoffKind;
 use crate::error::{Error, KeyError};
 use crate::key::{Direction, KeyRange};
-use crate::machine::Token;
+use crate::machine::{SleepReason, Token};
 use crate::snapshot::{Page, Scan, ScanCursor, ScanPage};
 
 fn range(start: &str, end: &str) -> KeyRange {
@@ -167,6 +168,17 @@ mod one_page {
         expect(&mut script, "c", "e", 2);
         script.reply(pairs(vec![]));
         ends(&mut script, vec![], next("e", "z", Direction::Forward));
+    }
+
+    #[test]
+    fn a_store_that_says_split_again_and_again_is_not_hammered() {
+        let mut script = forward("c", "z", 2);
+        let regions = || epoch_not_match(vec![split(1, "".."g")]);
+        expect(&mut script, "c", "g", 2);
+        script.region_error(regions());
+        expect(&mut script, "c", "g", 2);
+        script.region_error(regions());
+        script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::RegionMiss)));
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn secondaries_of<'a>(keys: impl IntoIterator<Item = &'a str>, options: CommitOp
                 script.event(token, Event::Pd(Ok(pd_answer(&request))));
             }
             Some(Command::Spawn(machine)) => return machine,
+            Some(Command::Sleep { reason: SleepReason::Deadline, .. } | Command::Cancel { .. }) => {}
             other => panic!("{other:?}"),
         }
     }

@@ -108,10 +108,10 @@ fn a_commit_above_the_callers_bound_is_refused() {
 fn a_deadline_ends_the_questions() {
     let rules = CommitTsRules::default();
     let mut script = Script::new(FetchCommitTs::new(start_ts(), rules, Time::from_millis(100)));
+    let alarm = script.expect_alarm();
     script.expect_timestamp();
     script.pd(Err(pd_fault()));
-    script.expect_sleep(|sleep, _| assert!(sleep <= Duration::from_millis(99)));
-    script.advance(Duration::from_millis(99)).wake().expect_timestamp();
-    script.pd(Err(pd_fault()));
+    let timer = script.expect_sleep(|_, _| {});
+    script.advance(Duration::from_millis(99)).event(alarm, Event::Woken).expect_cancel(timer);
     assert!(matches!(script.expect_done(), Err(Error::DeadlineExceeded { .. })));
 }

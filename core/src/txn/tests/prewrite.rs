@@ -423,12 +423,26 @@ fn a_deadline_ends_the_wait_for_a_lock() {
     let mut script = Script::with_knowledge(commit_with(puts(["a"]), options), two_regions());
     let prewrite = expect_prewrite(&mut script, &["a"]);
     refuse_prewrite(&mut script, prewrite, is_locked(locked_by(ts(900), "a", "p")));
+    let alarm = script.expect_alarm();
     script.expect_timestamp();
-    script.advance(Duration::from_millis(480)).timestamp(ts(1_000));
+    script.advance(Duration::from_millis(480)).timestamp(ts(1_000)).expect_cancel(alarm);
     script.expect_call(1, |_: &kvrpcpb::CheckTxnStatusRequest| {});
     script.reply(kvrpcpb::CheckTxnStatusResponse { lock_ttl: 3_000, ..Default::default() });
     script.expect_sleep(|sleep, _| assert!(sleep <= Duration::from_millis(19)));
     script.advance(Duration::from_millis(19)).wake();
     let (error, _) = expect_failed(&mut script);
     assert!(error.is_timeout(), "{error}");
+}
+
+#[test]
+fn a_deadline_ends_a_commit_that_does_not_know_where_its_keys_are() {
+    let mut options = options();
+    options.call.deadline = Time::from_millis(500);
+    let nowhere = knowledge(KeyCodec::Txn, []);
+    let mut script = Script::with_knowledge(commit_with(puts(["a"]), options), nowhere);
+    let alarm = script.expect_alarm();
+    let Some(Command::Pd { token: question, .. }) = script.next() else { panic!("asks PD for the region") };
+    script.advance(Duration::from_millis(499)).event(alarm, Event::Woken).expect_cancel(question);
+    let error = script.expect_done().expect_err("nothing was sent");
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
 }

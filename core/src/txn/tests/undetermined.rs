@@ -158,8 +158,9 @@ fn a_deadline_after_a_lost_answer_settles_nothing() {
     let mut script = Script::with_knowledge(commit_with(puts(["a"]), options), two_regions());
     let prewrite = expect_prewrite(&mut script, &["a"]);
     accept_prewrite(&mut script, prewrite);
+    let alarm = script.expect_alarm();
     script.expect_timestamp();
-    script.timestamp(ts(2_000));
+    script.timestamp(ts(2_000)).expect_cancel(alarm);
     let commit = expect_commit(&mut script, &["a"], ts(2_000));
     script.advance(Duration::from_secs(10));
     let timeout = Fault::new(FaultKind::Timeout, Execution::MaybeExecuted, "store-1");
@@ -242,8 +243,9 @@ fn a_deadline_before_the_commit_is_sent_leaves_nothing_open() {
     let mut script = Script::with_knowledge(commit_with(puts(["a"]), options), two_regions());
     let prewrite = expect_prewrite(&mut script, &["a"]);
     accept_prewrite(&mut script, prewrite);
-    script.expect_timestamp();
-    script.advance(Duration::from_secs(10)).timestamp(ts(2_000));
+    let alarm = script.expect_alarm();
+    let question = script.expect_timestamp();
+    script.advance(Duration::from_secs(10)).event(alarm, Event::Woken).expect_cancel(question);
     let (error, rolled_back) = expect_failed(&mut script);
     assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
     assert_eq!(rolled_back, ["a"]);
