@@ -36,7 +36,7 @@ pub fn small() -> Vec<Setup> {
         two_regions("a deadline", short, Luck { faults: 1, leaps: 1, ..LUCKY }),
         two_regions("an async commit", &[&[AsyncWrite(AB)], &[BatchGet(AB)]], Luck { crashes: 1, ..LUCKY }),
         two_regions("lost interest", pair, Luck { abandons: 1, ..LUCKY }),
-        with_heartbeats(two_regions("a heartbeat", &[&[Write(A)], &[BatchGet(A)]], Luck { leaps: 2, ..LUCKY })),
+        with_heartbeats(two_regions("a heartbeat", &[&[Write(A)], &[BatchGet(A)]], Luck { leaps: 1, ..LUCKY })),
     ]
 }
 
