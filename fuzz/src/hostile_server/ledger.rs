@@ -43,11 +43,8 @@ impl Ledger {
 
     pub(super) fn sent(&mut self, id: StoreCallId, call: &Call) {
         let Request::Commit(request) = &call.request else { return };
-        let of = |commit: &&mut TrackedCommit| names_primary(request, commit);
-        let Some((index, commit)) = self.commits.iter_mut().map(|(index, it)| (*index, it)).find(|(_, it)| of(&it))
-        else {
-            return;
-        };
+        let named = self.commits.iter_mut().find(|(_, commit)| names_primary(request, commit));
+        let Some((index, commit)) = named.map(|(index, commit)| (*index, commit)) else { return };
         assert!(commit.committed.is_none(), "commits once more what is committed: {call:?}");
         self.sent.insert(id, (index, Timestamp::from_version(request.commit_version)));
     }

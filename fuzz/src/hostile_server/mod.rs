@@ -212,12 +212,8 @@ impl Story {
                 self.engine.handle_reply(self.now, id, reply);
             }
             Some(Pending::Pd(input)) => self.engine.handle_pd(self.now, input),
-            Some(Pending::Cancel(id)) => {
-                if self.open.remove(&id).is_some() {
-                    self.engine.cancel(self.now, id);
-                }
-            }
-            None => {}
+            Some(Pending::Cancel(id)) if self.open.remove(&id).is_some() => self.engine.cancel(self.now, id),
+            Some(Pending::Cancel(_)) | None => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use tikv_core::pd::{PdEffect, PdInput, path};
 use tikv_core::request::{Response, decode_response};
 use tikv_core::time::Time;
 use tikv_proto::kvrpcpb;
-use tikv_sim::cluster::{Cluster, encoded};
+use tikv_sim::cluster::{Cluster, Region, encoded};
 
 use super::answers::{self, PdQuestion};
 use super::operations::KEYS;
@@ -189,7 +189,7 @@ impl Recipe {
 /// The honest cluster changes.
 fn disturb(cluster: &mut Cluster, how: u8) {
     let key = KEYS[usize::from(how) % KEYS.len()];
-    let ids: Vec<u64> = cluster.topology().regions().iter().map(|region| region.id()).collect();
+    let ids: Vec<u64> = cluster.topology().regions().iter().map(Region::id).collect();
     if how < 128 && ids.len() < 16 {
         // A bound that is there already is refused.
         let _ = cluster.split(&encoded(key.as_bytes()));
