@@ -1,4 +1,6 @@
-//! Serves a simulated TiKV cluster.
+//! Serves a simulated TiKV cluster, or runs clients against one under virtual time.
+
+mod cli;
 
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
@@ -25,6 +27,10 @@ enum Command {
     /// Serves a cluster on 127.0.0.1, in memory. Prints `pd HOST:PORT` when it is ready, then answers commands from stdin, one
     /// line each (`help` lists them).
     Serve(Serve),
+    /// Simulates clients and a cluster under virtual time and faults, seed after seed, and checks what comes of it.
+    Run(cli::Run),
+    /// Simulates one seed again, and prints what happens.
+    Replay(cli::Replay),
 }
 
 #[derive(Args)]
@@ -62,7 +68,11 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    let Command::Serve(serve) = Cli::parse().command;
+    let serve = match Cli::parse().command {
+        Command::Serve(serve) => serve,
+        Command::Run(run) => return run.execute(),
+        Command::Replay(replay) => return replay.execute(),
+    };
     match run(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

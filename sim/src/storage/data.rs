@@ -9,6 +9,7 @@ use tikv_core::timestamp::Timestamp;
 
 use super::batch::{Batch, Modify};
 use super::errors::Error;
+use super::journal::{Change, Journal};
 use super::lock::{KeyLock, Lock, LockKind, LockRef};
 use super::write::{LastChange, SEEK_BOUND, Write, WriteKind};
 
@@ -70,6 +71,7 @@ pub(super) struct Data {
     pub(super) records: BTreeMap<Key, Record>,
     /// Pessimistic locks that were never written to the lock column family.
     pub(super) memory_locks: BTreeMap<Key, Lock>,
+    pub(super) journal: Journal,
 }
 
 impl Data {
@@ -203,17 +205,21 @@ impl Data {
         for modify in batch.modifies {
             match modify {
                 Modify::PutLock(key, lock) => {
+                    self.journal.add(|| Change::Locked { key: key.clone() });
                     self.memory_locks.remove(&key);
                     self.records.entry(key).or_default().lock = Some(lock);
                 }
                 Modify::DeleteLock(key) => {
+                    self.journal.add(|| Change::Unlocked { key: key.clone() });
                     self.memory_locks.remove(&key);
                     self.edit(&key, |record| record.lock = None);
                 }
                 Modify::PessimisticLock(key, lock) if in_memory => {
+                    self.journal.add(|| Change::Locked { key: key.clone() });
                     self.memory_locks.insert(key, lock);
                 }
                 Modify::PessimisticLock(key, lock) => {
+                    self.journal.add(|| Change::Locked { key: key.clone() });
                     self.records.entry(key).or_default().lock = Some(KeyLock::Exclusive(lock));
                 }
                 Modify::PutValue(key, start_ts, value) => {
@@ -223,7 +229,9 @@ impl Data {
                     record.values.remove(&start_ts);
                 }),
                 Modify::PutWrite(key, commit_ts, write) => {
-                    self.records.entry(key).or_default().writes.insert(Reverse(commit_ts), write);
+                    let record = self.records.entry(key.clone()).or_default();
+                    let replaced = record.writes.insert(Reverse(commit_ts), write.clone());
+                    self.journal.add_write(&key, commit_ts, &write, replaced.as_ref());
                 }
                 Modify::DeleteWrite(key, commit_ts) => self.edit(&key, |record| {
                     record.writes.remove(&Reverse(commit_ts));
@@ -248,6 +256,17 @@ impl Data {
         for key in keys {
             if let Some(lock) = self.memory_locks.remove(&key) {
                 self.records.entry(key).or_default().lock = Some(KeyLock::Exclusive(lock));
+            }
+        }
+    }
+
+    /// Forgets the pessimistic locks of a range that are only in memory.
+    pub(super) fn drop_memory_locks(&mut self, range: &KeyRange) {
+        let keys: Vec<Key> = self.memory_range(range).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.memory_locks.remove(&key);
+            if self.stored_lock(&key).is_none() {
+                self.journal.add(|| Change::Unlocked { key });
             }
         }
     }

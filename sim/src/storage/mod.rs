@@ -48,6 +48,7 @@ mod gc;
 #[cfg(test)]
 mod harness;
 mod heartbeat;
+mod journal;
 mod lock;
 mod lock_wait;
 mod mvcc_debug;
@@ -73,6 +74,7 @@ pub use self::command::Command;
 use self::command::{Context, Reply};
 use self::data::Data;
 use self::errors::Error;
+pub use self::journal::Change;
 pub use self::lock_wait::{LockWait, ReleasedLock};
 use self::pessimistic_lock::{Attempt, acquire_locks};
 use self::raw::RawData;
@@ -244,7 +246,20 @@ impl Storage {
 
     /// Forgets the pessimistic locks of a range that are only in memory, as when the leader of a region crashes.
     pub fn drop_memory_locks(&mut self, range: &KeyRange) {
-        self.data.memory_locks.retain(|key, _| !range.contains(key.as_slice()));
+        self.data.drop_memory_locks(range);
+    }
+
+    /// Keeps a journal of all changes from now on, to be taken by [`Storage::take_changes`]. Only garbage collection and
+    /// the deletion of ranges are not in it.
+    pub fn enable_journal(&mut self) {
+        self.data.journal.enable();
+        self.raw.journal.enable();
+    }
+
+    /// Appends what has changed since the last time, in order.
+    pub fn take_changes(&mut self, into: &mut Vec<Change>) {
+        self.data.journal.take(into);
+        self.raw.journal.take(into);
     }
 
     /// The oldest transaction that has prewritten a change within a range: below it nothing more will be committed there,

@@ -20,6 +20,7 @@ use super::command::{Context, Execute};
 use super::crc64::crc64;
 use super::delete_range::{check_within, invalid_range};
 use super::errors::{Error, MAX_KEY_BYTES};
+use super::journal::{Change, Journal};
 use super::{RawFormat, Refusal};
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub(super) struct RawData {
     format: RawFormat,
     /// Seconds since 1970.
     pub(super) now_s: u64,
+    pub(super) journal: Journal,
 }
 
 impl RawData {
@@ -88,11 +90,15 @@ impl RawData {
 
     fn put(&mut self, cf: Cf, key: Bytes, value: Bytes, ttl_s: u64) {
         let expires_at = (ttl_s != 0).then(|| ttl_s.saturating_add(self.now_s));
-        self.values.insert((cf, key.into()), RawValue { value, expires_at });
+        let key = Key::from(key);
+        self.journal.add(|| Change::RawWritten { key: key.clone(), value: Some(value.clone()) });
+        self.values.insert((cf, key), RawValue { value, expires_at });
     }
 
     fn delete(&mut self, cf: Cf, key: Bytes) {
-        self.values.remove(&(cf, key.into()));
+        let key = Key::from(key);
+        self.journal.add(|| Change::RawWritten { key: key.clone(), value: None });
+        self.values.remove(&(cf, key));
     }
 
     fn range(&self, cf: Cf, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Key, &Bytes)> {
@@ -281,6 +287,8 @@ impl Execute for RawDeleteRangeRequest {
         }
         let range = KeyRange::new(self.start_key.clone(), self.end_key.clone());
         check_within(&range, cx.region)?;
+        let deleted: Vec<Key> = raw.range(cf, &range).map(|(key, _)| key.clone()).collect();
+        deleted.into_iter().for_each(|key| raw.delete(cf, key.into_bytes()));
         raw.values.retain(|(value_cf, key), _| *value_cf != cf || !range.contains(key.as_slice()));
         Ok(RawDeleteRangeResponse::default())
     }

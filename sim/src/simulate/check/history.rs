@@ -1,0 +1,348 @@
+//! What really became of transactions, and whether clients were told so.
+//!
+//! A transaction is committed when its primary is; from then on all its writes count, whether the other keys still carry
+//! locks or not. That is what makes the checks exact: readers must see the writes from that moment on.
+//!
+//! Kept is what can still be asked for: of each key the versions that an open transaction can see, of each transaction what
+//! it wrote until it has ended on all its keys and its client was told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use tikv_core::key::{Key, KeyRange};
+use tikv_core::timestamp::Timestamp;
+use tikv_core::txn::Mutation;
+use tikv_proto::kvrpcpb::Op;
+
+use super::{Check, Rule, broken, ensure};
+use crate::storage::Change;
+
+/// How the client that ran a transaction knows it to have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::simulate) enum End {
+    /// At this timestamp; `None` if it wrote nothing.
+    Committed(Option<Timestamp>),
+    RolledBack,
+    Undetermined,
+    /// The client died: it sends nothing more.
+    Died,
+    /// The client lost interest: what has been begun may be finished or taken back.
+    Cancelled,
+}
+
+/// The truth about all transactions. See the [module](self).
+#[derive(Clone, Debug, Default)]
+pub(in crate::simulate) struct History {
+    keys: BTreeMap<Key, KeyHistory>,
+    /// Transactions that write, from the beginning of their commits.
+    txns: BTreeMap<Timestamp, Txn>,
+    /// Those that can still read or commit.
+    open: BTreeSet<Timestamp>,
+    locked: BTreeSet<Key>,
+    /// The latest scan of each range.
+    scans: Vec<(KeyRange, Timestamp)>,
+    /// The greatest commit_ts that a client was told of.
+    acknowledged: Timestamp,
+}
+
+#[derive(Clone, Debug, Default)]
+struct KeyHistory {
+    /// Values and deletions, oldest first.
+    versions: VecDeque<Version>,
+    /// The latest commit, mere locks included.
+    last_commit: Timestamp,
+    /// The latest read that has ended: nothing may be committed below it any more.
+    last_read: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct Version {
+    commit_ts: Timestamp,
+    value: Option<Bytes>,
+}
+
+#[derive(Clone, Debug)]
+struct Txn {
+    primary: Key,
+    writes: BTreeMap<Key, Write>,
+    /// Keys on which it has not ended yet.
+    left: usize,
+    /// Whether the request that commits the primary has ever left its client.
+    may_commit: bool,
+    committed: Option<Timestamp>,
+    /// What its client knows.
+    end: Option<End>,
+}
+
+#[derive(Clone, Debug)]
+struct Write {
+    op: Op,
+    value: Bytes,
+    committed: bool,
+}
+
+impl History {
+    // ---- What clients do ----
+
+    /// Below or at which no transaction may begin that is begun now.
+    pub(in crate::simulate) fn floor(&self) -> Timestamp {
+        self.acknowledged
+    }
+
+    /// A transaction that was asked for when the floor was `floor` begins.
+    pub(in crate::simulate) fn begin(&mut self, start_ts: Timestamp, floor: Timestamp) -> Check {
+        ensure(start_ts > floor, Rule::RealTimeOrder, || {
+            format!("transaction {start_ts} begins although a commit at {floor} was acknowledged before")
+        })?;
+        self.open.insert(start_ts);
+        Ok(())
+    }
+
+    /// A transaction ends without having tried to commit.
+    pub(in crate::simulate) fn close(&mut self, start_ts: Timestamp) {
+        self.open.remove(&start_ts);
+    }
+
+    /// A client begins to commit.
+    pub(in crate::simulate) fn begin_commit(&mut self, start_ts: Timestamp, primary: Key, mutations: &[Mutation]) {
+        let locking = mutations.iter().filter(|mutation| mutation.leaves_lock());
+        let writes: BTreeMap<Key, Write> = locking
+            .map(|mutation| {
+                let write = Write { op: mutation.op, value: mutation.value.clone(), committed: false };
+                (mutation.key.clone(), write)
+            })
+            .collect();
+        let txn = Txn { primary, left: writes.len(), writes, may_commit: false, committed: None, end: None };
+        self.txns.insert(start_ts, txn);
+    }
+
+    /// The request that commits the primary leaves its client.
+    pub(in crate::simulate) fn commit_sent(&mut self, start_ts: Timestamp) {
+        if let Some(txn) = self.txns.get_mut(&start_ts) {
+            txn.may_commit = true;
+        }
+    }
+
+    /// A request that locks leaves its client.
+    pub(in crate::simulate) fn prewrite_sent(&self, start_ts: Timestamp) -> Check {
+        let runs = self.txns.get(&start_ts).is_some_and(|txn| txn.end.is_none());
+        ensure(runs, Rule::SilentAfterCancel, || format!("transaction {start_ts} has ended, and locks keys"))
+    }
+
+    /// The client knows how a commit ended, or will never know.
+    pub(in crate::simulate) fn end_commit(&mut self, start_ts: Timestamp, end: End) -> Check {
+        self.open.remove(&start_ts);
+        let Some(txn) = self.txns.get_mut(&start_ts) else { return Ok(()) };
+        txn.end = Some(end);
+        let (committed, may_commit) = (txn.committed, txn.may_commit);
+        match end {
+            End::Committed(None) => ensure(txn.writes.is_empty(), Rule::ReportedOutcome, || {
+                format!("transaction {start_ts} is said to have written nothing")
+            })?,
+            End::Committed(Some(commit_ts)) => {
+                ensure(committed == Some(commit_ts), Rule::ReportedOutcome, || {
+                    format!("transaction {start_ts} is said to be committed at {commit_ts}, but is {committed:?}")
+                })?;
+                self.acknowledged = self.acknowledged.max(commit_ts);
+            }
+            End::RolledBack => ensure(committed.is_none(), Rule::ReportedOutcome, || {
+                format!("transaction {start_ts} is said to be rolled back, but is committed at {committed:?}")
+            })?,
+            End::Undetermined => ensure(may_commit, Rule::ReportedOutcome, || {
+                format!("transaction {start_ts} is said to be undetermined, though nothing was sent to commit it")
+            })?,
+            End::Died | End::Cancelled => {}
+        }
+        self.forget_if_settled(start_ts);
+        Ok(())
+    }
+
+    // ---- What they read ----
+
+    /// A transaction has read keys: `found` has those that exist.
+    pub(in crate::simulate) fn read(&mut self, read_ts: Timestamp, keys: &[Key], found: &BTreeMap<Key, Bytes>) -> Check {
+        for key in keys {
+            self.read_key(read_ts, key, found.get(key))?;
+        }
+        let strange = found.keys().find(|key| !keys.contains(key));
+        ensure(strange.is_none(), Rule::SnapshotRead, || format!("{strange:?} was not asked for"))
+    }
+
+    /// A transaction has read all pairs of a range.
+    pub(in crate::simulate) fn scan(
+        &mut self,
+        read_ts: Timestamp,
+        range: &KeyRange,
+        found: &BTreeMap<Key, Bytes>,
+    ) -> Check {
+        if let Some(strange) = found.keys().find(|key| !range.contains(key.as_slice()) || !self.keys.contains_key(*key)) {
+            return broken(Rule::SnapshotRead, format!("a scan of {range:?} at {read_ts} shows {strange:?}"));
+        }
+        let keys: Vec<Key> = self.keys.keys().filter(|key| range.contains(key.as_slice())).cloned().collect();
+        for key in keys {
+            self.read_key(read_ts, &key, found.get(&key))?;
+        }
+        match self.scans.iter_mut().find(|(known, _)| known == range) {
+            Some((_, last)) => *last = read_ts.max(*last),
+            None => self.scans.push((range.clone(), read_ts)),
+        }
+        Ok(())
+    }
+
+    fn read_key(&mut self, read_ts: Timestamp, key: &Key, found: Option<&Bytes>) -> Check {
+        let Some(history) = self.keys.get_mut(key) else {
+            ensure(found.is_none(), Rule::SnapshotRead, || format!("{key:?} is {found:?}, but was never written"))?;
+            self.keys.insert(key.clone(), KeyHistory { last_read: read_ts, ..KeyHistory::default() });
+            return Ok(());
+        };
+        let version = history.versions.iter().rev().find(|version| version.commit_ts <= read_ts);
+        let expected = version.and_then(|version| version.value.as_ref());
+        ensure(found == expected, Rule::SnapshotRead, || {
+            format!("a read of {key:?} at {read_ts} shows {found:?} instead of {expected:?}, which is {version:?}")
+        })?;
+        history.last_read = history.last_read.max(read_ts);
+        Ok(())
+    }
+
+    // ---- What stores do ----
+
+    /// The data has changed.
+    pub(in crate::simulate) fn observe(&mut self, change: &Change) -> Check {
+        match change {
+            Change::Locked { key } => {
+                self.locked.insert(key.clone());
+                Ok(())
+            }
+            Change::Unlocked { key } => {
+                self.locked.remove(key);
+                Ok(())
+            }
+            Change::Ended { key, start_ts, op: Op::Rollback, .. } => self.rolled_back(key, *start_ts),
+            Change::Ended { key, start_ts, commit_ts, op } => self.committed(key, *start_ts, *commit_ts, *op),
+            Change::RawWritten { .. } => Ok(()),
+        }
+    }
+
+    fn rolled_back(&self, key: &Key, start_ts: Timestamp) -> Check {
+        let txn = self.txns.get(&start_ts).filter(|txn| txn.committed.is_some() && txn.writes.contains_key(key));
+        ensure(txn.is_none(), Rule::OneCommitTs, || format!("committed transaction {start_ts} is rolled back on {key:?}"))
+    }
+
+    fn committed(&mut self, key: &Key, start_ts: Timestamp, commit_ts: Timestamp, op: Op) -> Check {
+        let Some(txn) = self.txns.get_mut(&start_ts) else {
+            return broken(
+                Rule::ReportedOutcome,
+                format!("transaction {start_ts} is committed on {key:?} although it never tried, or had ended"),
+            );
+        };
+        let is_decided = txn.committed.is_some();
+        ensure(is_decided || txn.primary == *key, Rule::PrimaryFirst, || {
+            format!("transaction {start_ts} is committed on {key:?} before its primary {:?}", txn.primary)
+        })?;
+        let decided = *txn.committed.get_or_insert(commit_ts);
+        ensure(decided == commit_ts, Rule::OneCommitTs, || {
+            format!("transaction {start_ts} committed at {decided}, and on {key:?} at {commit_ts}")
+        })?;
+        let write = txn.writes.get_mut(key).filter(|write| !write.committed && written_by(write.op) == op);
+        let Some(write) = write else {
+            return broken(Rule::OneCommitTs, format!("transaction {start_ts} never wrote {op:?} to {key:?}"));
+        };
+        write.committed = true;
+        txn.left -= 1;
+        if !is_decided {
+            self.decide(start_ts, commit_ts)?;
+        }
+        self.forget_if_settled(start_ts);
+        Ok(())
+    }
+
+    /// The transaction is committed now, on all its keys.
+    fn decide(&mut self, start_ts: Timestamp, commit_ts: Timestamp) -> Check {
+        let Some(txn) = self.txns.get(&start_ts) else { return Ok(()) };
+        let told = txn.end;
+        ensure(!matches!(told, Some(End::RolledBack)) && txn.may_commit, Rule::ReportedOutcome, || {
+            format!("transaction {start_ts} commits at {commit_ts}, though it was never asked to, or its client was told {told:?}")
+        })?;
+        ensure(commit_ts > start_ts, Rule::RealTimeOrder, || format!("transaction {start_ts} commits at {commit_ts}"))?;
+        let oldest = self.open.first().copied().unwrap_or(Timestamp::MAX);
+        for (key, write) in &txn.writes {
+            let scanned = self.scans.iter().filter(|(range, _)| range.contains(key.as_slice())).map(|(_, ts)| *ts);
+            let history = self.keys.entry(key.clone()).or_default();
+            ensure(history.last_commit <= start_ts, Rule::NoOverlap, || {
+                format!(
+                    "transaction {start_ts} commits {key:?} at {commit_ts}, another one did at {}",
+                    history.last_commit
+                )
+            })?;
+            history.last_commit = commit_ts;
+            if write.op == Op::Lock {
+                continue;
+            }
+            let last_read = scanned.max().unwrap_or_default().max(history.last_read);
+            ensure(last_read < commit_ts, Rule::SnapshotRead, || {
+                format!("transaction {start_ts} commits {key:?} at {commit_ts}, below a read at {last_read}")
+            })?;
+            let exists = history.versions.back().is_some_and(|version| version.value.is_some());
+            ensure(write.op != Op::Insert || !exists, Rule::InsertedAbsent, || {
+                format!("transaction {start_ts} inserts {key:?}, which exists")
+            })?;
+            let value = (write.op != Op::Del).then(|| write.value.clone());
+            history.versions.push_back(Version { commit_ts, value });
+            history.prune(oldest);
+        }
+        Ok(())
+    }
+
+    /// What has ended everywhere, and for its client, is not spoken of again.
+    fn forget_if_settled(&mut self, start_ts: Timestamp) {
+        let Some(txn) = self.txns.get(&start_ts) else { return };
+        let settled = match txn.end {
+            None => false,
+            Some(End::RolledBack) => true,
+            Some(_) if txn.committed.is_some() => txn.left == 0,
+            Some(End::Undetermined | End::Died) => !txn.may_commit,
+            Some(End::Cancelled) => false,
+            Some(End::Committed(_)) => txn.left == 0,
+        };
+        if settled {
+            self.txns.remove(&start_ts);
+        }
+    }
+
+    // ---- At the end ----
+
+    /// The keys that carry locks.
+    pub(in crate::simulate) fn locked_keys(&self) -> impl ExactSizeIterator<Item = &Key> {
+        self.locked.iter()
+    }
+
+    /// The newest committed pairs.
+    pub(in crate::simulate) fn state(&self) -> BTreeMap<Key, Bytes> {
+        let newest = |history: &KeyHistory| history.versions.back()?.value.clone();
+        self.keys.iter().filter_map(|(key, history)| Some((key.clone(), newest(history)?))).collect()
+    }
+
+    /// Nothing may be left to be done: no lock, and no transaction that has committed on some of its keys only.
+    pub(in crate::simulate) fn check_settled(&self) -> Check {
+        ensure(self.locked.is_empty(), Rule::LocksResolved, || format!("locks are left on {:?}", self.locked))?;
+        let half = self.txns.iter().find(|(_, txn)| txn.committed.is_some() && txn.left > 0);
+        ensure(half.is_none(), Rule::OneCommitTs, || format!("without locks a transaction is committed in part: {half:?}"))
+    }
+}
+
+impl KeyHistory {
+    /// Drops what no transaction that began at `oldest` or later can see.
+    fn prune(&mut self, oldest: Timestamp) {
+        while self.versions.get(1).is_some_and(|next| next.commit_ts <= oldest) {
+            self.versions.pop_front();
+        }
+    }
+}
+
+/// What committing a mutation writes.
+fn written_by(op: Op) -> Op {
+    match op {
+        Op::Insert => Op::Put,
+        op => op,
+    }
+}

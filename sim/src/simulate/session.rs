@@ -1,0 +1,74 @@
+//! One after another, a session runs transactions.
+
+use std::collections::VecDeque;
+
+use tikv_core::key::{Key, KeyRange};
+use tikv_core::rng::Rng;
+use tikv_core::snapshot::ReadThrough;
+use tikv_core::time::Time;
+use tikv_core::timestamp::Timestamp;
+use tikv_core::txn::Transaction;
+
+use super::workload::{Found, RawTask, Script};
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) state: State,
+    pub(super) rng: Rng,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// Waits for its turn, or has none any more.
+    Idle,
+    /// Waits for a timestamp. `floor` is what that must exceed.
+    Beginning { script: Box<dyn Script>, floor: Timestamp },
+    Reading(Box<Open>),
+    Committing(Box<Transaction>),
+    Raw(RawCall),
+}
+
+/// A transaction between its beginning and its commit.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) txn: Transaction,
+    pub(super) script: Box<dyn Script>,
+    pub(super) read_through: ReadThrough,
+    pub(super) reading: Reading,
+}
+
+/// What is being read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) what: What,
+    /// Keys that are still to be read, one by one.
+    pub(super) left: VecDeque<Key>,
+    pub(super) found: Found,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum What {
+    #[default]
+    Nothing,
+    Keys(Vec<Key>),
+    Range(KeyRange),
+}
+
+/// A raw call, and when it began.
+#[derive(Debug)]
+pub(super) struct RawCall {
+    pub(super) task: RawTask,
+    pub(super) since: Time,
+    /// What a compare-and-swap expects.
+    pub(super) expected: Option<bytes::Bytes>,
+}
+
+impl Session {
+    pub(super) fn new(rng: Rng) -> Self {
+        Session { state: State::Idle, rng }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+}

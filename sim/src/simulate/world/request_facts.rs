@@ -1,0 +1,31 @@
+//! Which transaction and which key a request is about.
+
+use bytes::Bytes;
+use tikv_core::request::Request;
+use tikv_core::timestamp::Timestamp;
+
+/// The transaction (or the timestamp of a read), zero for none, and the key, or the first of several.
+pub(super) fn facts(request: &Request) -> (Timestamp, Option<&[u8]>) {
+    let (ts, key) = match request {
+        Request::Get(get) => (get.version, Some(&get.key)),
+        Request::BatchGet(get) => (get.version, get.keys.first()),
+        Request::Scan(scan) => (scan.version, Some(&scan.start_key)),
+        Request::Prewrite(prewrite) => (prewrite.start_version, prewrite.mutations.first().map(|first| &first.key)),
+        Request::Commit(commit) => (commit.start_version, commit.keys.first()),
+        Request::BatchRollback(rollback) => (rollback.start_version, rollback.keys.first()),
+        Request::ResolveLock(resolve) => (resolve.start_version, resolve.keys.first()),
+        Request::CheckTxnStatus(check) => (check.lock_ts, Some(&check.primary_key)),
+        Request::CheckSecondaryLocks(check) => (check.start_version, check.keys.first()),
+        Request::TxnHeartBeat(beat) => (beat.start_version, Some(&beat.primary_lock)),
+        Request::PessimisticLock(lock) => (lock.start_version, lock.mutations.first().map(|first| &first.key)),
+        Request::PessimisticRollback(rollback) => (rollback.start_version, rollback.keys.first()),
+        Request::RawGet(get) => (0, Some(&get.key)),
+        Request::RawPut(put) => (0, Some(&put.key)),
+        Request::RawDelete(delete) => (0, Some(&delete.key)),
+        Request::RawCompareAndSwap(swap) => (0, Some(&swap.key)),
+        Request::RawScan(scan) => (0, Some(&scan.start_key)),
+        Request::RawBatchGet(get) => (0, get.keys.first()),
+        _ => (0, None),
+    };
+    (Timestamp::from_version(ts), key.map(Bytes::as_ref))
+}

@@ -1,0 +1,354 @@
+//! Sessions: what each operation leads to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tikv_core::engine::{Operation, OperationId, Outcome};
+use tikv_core::error::Error;
+use tikv_core::key::{Key, KeyRange};
+use tikv_core::oracle::FetchTimestamp;
+use tikv_core::route::Direction;
+use tikv_core::snapshot::{self, Pair, Read, ReadThrough, SnapshotOptions};
+use tikv_core::time::Time;
+use tikv_core::timestamp::Timestamp;
+use tikv_core::txn::{Buffered, Commit, CommitOptions, CommitOutcome, Transaction, TxnState};
+
+use super::{Phase, World};
+use crate::simulate::check::{Check, End, Rule, broken, ensure};
+use crate::simulate::client::Running;
+use crate::simulate::session::{Open, Reading, State, What};
+use crate::simulate::trace::{Entry, Node, TraceKind};
+use crate::simulate::workload::{Script, Step, Task};
+
+/// More than any scan finds.
+const ALL_PAIRS: usize = 1_000_000;
+
+impl World {
+    /// The session begins its next transaction, unless enough have been begun.
+    pub(super) fn turn(&mut self, index: usize, session: usize) -> Check {
+        let enough = self.totals.transactions >= u64::from(self.scenario.options.transactions);
+        if self.phase != Phase::Safety || enough || !self.clients[index].sessions[session].is_idle() {
+            return Ok(());
+        }
+        self.totals.transactions += 1;
+        match self.workload.next(&mut self.clients[index].sessions[session].rng) {
+            Task::Transaction(script) => self.begin(index, session, script),
+            Task::Raw(task) => return self.begin_raw(index, session, task),
+        }
+        Ok(())
+    }
+
+    /// Starts an operation for a session. `deadline` is by the client's clock.
+    pub(super) fn start(&mut self, index: usize, session: usize, operation: Operation, deadline: Time) {
+        let name = operation_name(&operation);
+        let local = self.local_now(index);
+        let client = &mut self.clients[index];
+        let id = client.engine.start(local, operation);
+        client.running.insert(id, Running { session, deadline, holdups: client.holdups });
+        let node = Node::Client(client.id.number);
+        self.trace.add(self.now, Entry::at(node, TraceKind::Started(name)), || format!("operation {}", id.0));
+    }
+
+    /// A deadline by the client's clock, for some operations.
+    pub(super) fn deadline_of_next(&mut self, index: usize, session: usize) -> Time {
+        let options = &self.scenario.options;
+        let (permille, most_ms) = (u64::from(options.deadline_permille), u64::from(options.deadline_ms));
+        let local = self.local_now(index);
+        let rng = &mut self.clients[index].sessions[session].rng;
+        if self.phase != Phase::Safety || rng.below(1000) >= permille {
+            return Time::MAX;
+        }
+        local + Duration::from_micros(rng.below(most_ms * 1_000))
+    }
+
+    pub(super) fn begin(&mut self, index: usize, session: usize, script: Box<dyn Script>) {
+        let deadline = self.deadline_of_next(index, session);
+        let fetch = FetchTimestamp::new(&self.config).until(deadline);
+        let floor = self.history.floor();
+        self.clients[index].sessions[session].state = State::Beginning { script, floor };
+        self.start(index, session, Operation::Timestamp(fetch), deadline);
+    }
+
+    pub(super) fn on_outcome(&mut self, index: usize, id: OperationId, outcome: Outcome) -> Check {
+        let node = Node::Client(self.clients[index].id.number);
+        let entry = Entry::at(node, TraceKind::Ended(outcome_name(&outcome)));
+        self.trace.add(self.now, entry, || format!("operation {}: {outcome:?}", id.0));
+        let Some(running) = self.forget_operation(index, id) else {
+            return broken(Rule::NoLeak, format!("operation {} ends, which nobody waits for", id.0));
+        };
+        self.check_deadline(index, running)?;
+        let session = running.session;
+        let state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
+        match (state, outcome) {
+            (State::Beginning { script, floor }, Outcome::Timestamp(result)) => {
+                self.on_begun(index, session, script, floor, result)
+            }
+            (State::Reading(open), Outcome::SnapshotGet(read)) => self.on_got(index, session, open, read),
+            (State::Reading(open), Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read)) => {
+                self.on_pairs(index, session, open, read)
+            }
+            (State::Committing(txn), Outcome::Commit(result)) => self.on_committed(index, session, *txn, &result),
+            (State::Raw(call), outcome) => self.on_raw(index, session, call, outcome),
+            (state, outcome) => broken(Rule::PlausibleError, format!("{outcome:?} answers {state:?}")),
+        }
+    }
+
+    /// What PD is asked may take as long as it takes PD, but then it is over.
+    fn check_deadline(&self, index: usize, running: Running) -> Check {
+        let client = &self.clients[index];
+        let local = client.clock.local(self.now);
+        let latest = running.deadline + self.config.pd_timeout + Duration::from_millis(5);
+        let held_up = client.holdups != running.holdups;
+        ensure(held_up || local <= latest, Rule::Deadline, || {
+            format!("an operation that must end by {:?} ends at {local:?}", running.deadline)
+        })
+    }
+
+    fn on_begun(
+        &mut self,
+        index: usize,
+        session: usize,
+        script: Box<dyn Script>,
+        floor: Timestamp,
+        result: Result<Timestamp, Error>,
+    ) -> Check {
+        let start_ts = match result {
+            Ok(start_ts) => start_ts,
+            Err(error) => {
+                self.check_error(Timestamp::ZERO, &error)?;
+                self.totals.rolled_back += 1;
+                return self.end_session(index, session, false);
+            }
+        };
+        self.history.begin(start_ts, floor)?;
+        let started_at = self.local_now(index);
+        let txn = Transaction::new(&self.config, start_ts, started_at, CommitOptions::new(&self.config));
+        let open = Open { txn, script, read_through: ReadThrough::new(start_ts), reading: Reading::default() };
+        self.next_step(index, session, Box::new(open))
+    }
+
+    fn next_step(&mut self, index: usize, session: usize, mut open: Box<Open>) -> Check {
+        let found = std::mem::take(&mut open.reading).found;
+        let step = match open.script.step(&mut open.txn, found) {
+            Ok(step) => step,
+            Err(detail) => return broken(Rule::Workload, format!("transaction {}: {detail}", open.txn.start_ts())),
+        };
+        match step {
+            Step::Read(keys) => self.read(index, session, open, keys),
+            Step::Scan(range) => self.scan(index, session, open, range),
+            Step::Commit => self.commit(index, session, open),
+            Step::Abandon => {
+                self.history.close(open.txn.start_ts());
+                self.totals.read_only += 1;
+                self.end_session(index, session, true)
+            }
+        }
+    }
+
+    // ---- Reading ----
+
+    /// Reads keys in one of several ways, all of which must show the same.
+    fn read(&mut self, index: usize, session: usize, mut open: Box<Open>, keys: Vec<Key>) -> Check {
+        let way = self.clients[index].sessions[session].rng.below(8);
+        match way {
+            0..=3 if keys.len() > 1 => {
+                let (options, read_through) = self.snapshot(index, session, &open);
+                let get = snapshot::BatchGet::new(&self.config, keys.clone(), options.clone(), read_through);
+                open.reading.what = What::Keys(keys);
+                self.wait_for_read(index, session, open, Operation::SnapshotBatchGet(get), options.call.deadline);
+                Ok(())
+            }
+            _ => {
+                open.reading.left = keys.iter().cloned().collect();
+                open.reading.what = What::Keys(keys);
+                self.get_next(index, session, open)
+            }
+        }
+    }
+
+    fn get_next(&mut self, index: usize, session: usize, open: Box<Open>) -> Check {
+        while let Some(key) = open.reading.left.front().cloned() {
+            match open.txn.read(key.as_slice()) {
+                Ok(Buffered::Unknown) => {
+                    let (options, read_through) = self.snapshot(index, session, &open);
+                    let deadline = options.call.deadline;
+                    let get = snapshot::Get::new(&self.config, key, options, read_through);
+                    self.wait_for_read(index, session, open, Operation::SnapshotGet(get), deadline);
+                    return Ok(());
+                }
+                Ok(_) => return broken(Rule::Workload, "a script reads what it has written"),
+                Err(error) => return broken(Rule::PlausibleError, error.to_string()),
+            }
+        }
+        self.on_read(index, session, open)
+    }
+
+    fn scan(&mut self, index: usize, session: usize, mut open: Box<Open>, range: KeyRange) -> Check {
+        let (options, read_through) = self.snapshot(index, session, &open);
+        let backwards = self.clients[index].sessions[session].rng.below(3) == 0;
+        let direction = if backwards { Direction::Reverse } else { Direction::Forward };
+        let deadline = options.call.deadline;
+        let scan = snapshot::Scan::new(range.clone(), direction, ALL_PAIRS, options, read_through);
+        open.reading.what = What::Range(range);
+        self.wait_for_read(index, session, open, Operation::SnapshotScan(scan), deadline);
+        Ok(())
+    }
+
+    fn snapshot(&mut self, index: usize, session: usize, open: &Open) -> (SnapshotOptions, ReadThrough) {
+        let deadline = self.deadline_of_next(index, session);
+        let mut options = SnapshotOptions::new(open.txn.start_ts(), &self.config);
+        options.call.deadline = deadline;
+        // A page size of zero is the configuration's.
+        options.scan_batch_size = 0;
+        (options, open.read_through.clone())
+    }
+
+    fn wait_for_read(&mut self, index: usize, session: usize, open: Box<Open>, operation: Operation, deadline: Time) {
+        self.clients[index].sessions[session].state = State::Reading(open);
+        self.start(index, session, operation, deadline);
+    }
+
+    fn on_got(
+        &mut self,
+        index: usize,
+        session: usize,
+        mut open: Box<Open>,
+        read: Read<Option<snapshot::Value>>,
+    ) -> Check {
+        open.read_through.learn(&read.read_through);
+        match read.result {
+            Ok(value) => {
+                if let (Some(key), Some(value)) = (open.reading.left.pop_front(), value) {
+                    open.reading.found.insert(key, value.bytes);
+                }
+                self.get_next(index, session, open)
+            }
+            Err(error) => self.on_read_error(index, session, &open, &error),
+        }
+    }
+
+    fn on_pairs(&mut self, index: usize, session: usize, mut open: Box<Open>, read: Read<Vec<Pair>>) -> Check {
+        open.read_through.learn(&read.read_through);
+        match read.result {
+            Ok(pairs) => {
+                let pair_of = |pair: Pair| -> (Key, Bytes) { (pair.key, pair.value.bytes) };
+                let count = pairs.len();
+                open.reading.found = pairs.into_iter().map(pair_of).collect();
+                ensure(open.reading.found.len() == count, Rule::SnapshotRead, || "a key is there twice".to_owned())?;
+                self.on_read(index, session, open)
+            }
+            Err(error) => self.on_read_error(index, session, &open, &error),
+        }
+    }
+
+    fn on_read(&mut self, index: usize, session: usize, open: Box<Open>) -> Check {
+        let read_ts = open.txn.start_ts();
+        match &open.reading.what {
+            What::Keys(keys) => self.history.read(read_ts, keys, &open.reading.found)?,
+            What::Range(range) => self.history.scan(read_ts, range, &open.reading.found)?,
+            What::Nothing => {}
+        }
+        self.next_step(index, session, open)
+    }
+
+    fn on_read_error(&mut self, index: usize, session: usize, open: &Open, error: &Error) -> Check {
+        let start_ts = open.txn.start_ts();
+        self.check_error(start_ts, error)?;
+        self.history.close(start_ts);
+        self.totals.rolled_back += 1;
+        self.end_session(index, session, false)
+    }
+
+    // ---- Committing ----
+
+    fn commit(&mut self, index: usize, session: usize, mut open: Box<Open>) -> Check {
+        let deadline = self.deadline_of_next(index, session);
+        let start_ts = open.txn.start_ts();
+        if let Ok(options) = open.txn.options_mut() {
+            options.call.deadline = deadline;
+        }
+        let request = match open.txn.begin_commit() {
+            Ok(request) => request,
+            Err(error) => return broken(Rule::PlausibleError, format!("transaction {start_ts}: {error}")),
+        };
+        if let Some(primary) = request.mutations.primary().cloned() {
+            self.history.begin_commit(start_ts, primary, request.mutations.as_slice());
+        }
+        self.clients[index].sessions[session].state = State::Committing(Box::new(open.txn));
+        self.start(index, session, Operation::Commit(Commit::new(request)), deadline);
+        Ok(())
+    }
+
+    fn on_committed(
+        &mut self,
+        index: usize,
+        session: usize,
+        mut txn: Transaction,
+        result: &Result<CommitOutcome, Error>,
+    ) -> Check {
+        let start_ts = txn.start_ts();
+        txn.end_commit(result);
+        let end = match txn.state() {
+            TxnState::Committed(CommitOutcome { commit_ts }) => End::Committed(commit_ts),
+            TxnState::Undetermined => End::Undetermined,
+            _ => End::RolledBack,
+        };
+        if let Err(error) = result {
+            self.check_error(start_ts, error)?;
+        }
+        match end {
+            End::Committed(Some(_)) => self.totals.committed += 1,
+            End::Committed(None) => self.totals.read_only += 1,
+            End::Undetermined => self.totals.undetermined += 1,
+            _ => self.totals.rolled_back += 1,
+        }
+        self.history.end_commit(start_ts, end)?;
+        self.end_session(index, session, matches!(end, End::Committed(_)))
+    }
+
+    /// The client will never hear how it ended.
+    pub(super) fn abandon(&mut self, state: &State, died: bool) -> Check {
+        match state {
+            State::Idle | State::Beginning { .. } => Ok(()),
+            State::Reading(open) => {
+                self.history.close(open.txn.start_ts());
+                Ok(())
+            }
+            State::Committing(txn) => {
+                self.history.end_commit(txn.start_ts(), if died { End::Died } else { End::Cancelled })
+            }
+            State::Raw(call) => {
+                self.raw.end(call.since);
+                Ok(())
+            }
+        }
+    }
+
+    /// A session has finished what it did.
+    pub(super) fn end_session(&mut self, index: usize, session: usize, succeeded: bool) -> Check {
+        self.become_idle(index, session);
+        if index == self.auditor() { self.on_auditor_idle(succeeded) } else { Ok(()) }
+    }
+}
+
+fn operation_name(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Timestamp(_) => "Timestamp",
+        Operation::SnapshotGet(_) => "SnapshotGet",
+        Operation::SnapshotBatchGet(_) => "SnapshotBatchGet",
+        Operation::SnapshotScan(_) => "SnapshotScan",
+        Operation::Commit(_) => "Commit",
+        _ => "Raw",
+    }
+}
+
+fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Timestamp(_) => "Timestamp",
+        Outcome::SnapshotGet(_) => "SnapshotGet",
+        Outcome::SnapshotBatchGet(_) => "SnapshotBatchGet",
+        Outcome::SnapshotScan(_) => "SnapshotScan",
+        Outcome::Commit(_) => "Commit",
+        _ => "Raw",
+    }
+}
