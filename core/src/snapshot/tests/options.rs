@@ -1,7 +1,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::route::CallOptions;
+use crate::error::Error;
+use crate::key::KeyRange;
+use crate::machine::{Command, Event};
+use crate::route::{CallOptions, Direction};
+use crate::snapshot::{BatchGet, Get, Scan};
+use crate::time::Time;
 
 fn next(options: &SnapshotOptions, known: &ReadThrough) -> CallOptions {
     options.call_options(options.call.timeout, true, false, known)
@@ -35,4 +40,25 @@ fn a_read_that_meets_no_lock_sends_the_context_as_it_is() {
     let options = options();
     assert_eq!(next(&options, &fresh()).context, options.call.context);
     assert_eq!(options.call.context.max_execution_duration_ms, 30_000);
+}
+
+/// PD does not answer until the deadline has passed.
+fn ends_in_time<T: Debug>(machine: impl Machine<Output = Read<T>>) {
+    let mut script = Script::with_knowledge(machine, knowledge(KeyCodec::Txn, []));
+    let alarm = script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Deadline));
+    let Some(Command::Pd { token: question, .. }) = script.next() else { panic!("PD is to be asked") };
+    script.event(alarm, Event::Woken).expect_cancel(question);
+    let error = script.expect_done().result.expect_err("too late");
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+}
+
+#[test]
+fn a_deadline_ends_reads_that_wait_for_pd_to_locate_a_region() {
+    let mut options = options();
+    options.call.deadline = Time::from_millis(11);
+    ends_in_time(Get::new(&config(), Key::from("a"), options.clone(), fresh()));
+    ends_in_time(BatchGet::new(&config(), keys(&["a", "b"]), options.clone(), fresh()));
+    for direction in [Direction::Forward, Direction::Reverse] {
+        ends_in_time(Scan::new(KeyRange::ALL, direction, 10, options.clone(), fresh()));
+    }
 }

@@ -8,6 +8,7 @@ mod any_order;
 mod background;
 mod commit;
 mod commit_ts;
+mod deadline;
 mod heartbeat;
 mod mutations;
 mod prewrite;
