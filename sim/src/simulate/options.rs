@@ -122,7 +122,7 @@ impl Options {
             keys: if is_large { draw.log(32, 512) } else { draw.log(2, 64) },
             latency_us: draw.log(20, 2_000),
             jitter_us: draw.log(1, 5_000),
-            think_us: draw.one_of(&[0, 0, 1_000, 50_000]),
+            think_us: draw.one_of(&[0, 0, 1_000, 50_000, 1_000_000]),
             clock_skew_ms: draw.one_of(&[0, 100, 10_000, 1_000_000]),
             ..default
         };

@@ -136,8 +136,8 @@ fn draw_faults(rng: &mut Rng, options: &Options, set: FaultSet) -> Vec<Injection
         return Vec::new();
     }
     let longest_us = log_uniform(rng, 1_000, 60_000_000);
-    let horizon_us = options.expected_us() * (1 + rng.below(4));
-    let horizon_us = u32::try_from(horizon_us).unwrap_or(u32::MAX).max(100_000);
+    let horizon_us = options.expected_us() * (1 + rng.below(4)) / 4;
+    let horizon_us = u32::try_from(horizon_us).unwrap_or(u32::MAX).max(10_000);
     let count = log_uniform(rng, 1, MAX_DRAWN);
     let mut faults: Vec<Injection> = (0..count)
         .map(|_| {

@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    fn jump_timestamps(&mut self, ms: u32) {
+    pub(super) fn jump_timestamps(&mut self, ms: u32) {
         let now = self.cluster.pd_mut().next_timestamp(self.now);
         let ahead = Timestamp::compose(now.physical_ms() + u64::from(ms), 0);
         self.cluster.pd_mut().advance_timestamps(ahead);

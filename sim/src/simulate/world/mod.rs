@@ -405,6 +405,7 @@ impl World {
 
     /// Carries out what the engine of a client wants, tells the client what has ended, and sets its timer.
     fn pump(&mut self, index: usize) -> Check {
+        let mut cancels = false;
         loop {
             let mut did_something = false;
             while let Some(command) = self.clients[index].engine.poll_command() {
@@ -412,18 +413,21 @@ impl World {
                 if count_down(&mut self.clients[index].dies_after) {
                     return self.kill_client(index);
                 }
+                cancels |= count_down(&mut self.clients[index].cancels_after);
                 self.carry_out(index, command)?;
-                if count_down(&mut self.clients[index].cancels_after) {
-                    self.cancel_all(index)?;
-                }
             }
             while let Some((id, outcome)) = self.clients[index].engine.poll_outcome() {
                 did_something = true;
                 self.on_outcome(index, id, outcome)?;
             }
-            if !did_something {
+            if did_something {
+                continue;
+            }
+            // Not before all that the engine has said is carried out.
+            if !std::mem::take(&mut cancels) {
                 break;
             }
+            self.cancel_all(index)?;
         }
         self.arm(index);
         Ok(())
