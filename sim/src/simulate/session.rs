@@ -22,7 +22,10 @@ pub(super) enum State {
     /// Waits for its turn, or has none any more.
     Idle,
     /// Waits for a timestamp. `floor` is what that must exceed.
-    Beginning { script: Box<dyn Script>, floor: Timestamp },
+    Beginning {
+        script: Box<dyn Script>,
+        floor: Timestamp,
+    },
     Reading(Box<Open>),
     Committing(Box<Transaction>),
     Raw(RawCall),

@@ -160,7 +160,12 @@ impl History {
     // ---- What they read ----
 
     /// A transaction has read keys: `found` has those that exist.
-    pub(in crate::simulate) fn read(&mut self, read_ts: Timestamp, keys: &[Key], found: &BTreeMap<Key, Bytes>) -> Check {
+    pub(in crate::simulate) fn read(
+        &mut self,
+        read_ts: Timestamp,
+        keys: &[Key],
+        found: &BTreeMap<Key, Bytes>,
+    ) -> Check {
         for key in keys {
             self.read_key(read_ts, key, found.get(key))?;
         }
@@ -175,7 +180,8 @@ impl History {
         range: &KeyRange,
         found: &BTreeMap<Key, Bytes>,
     ) -> Check {
-        if let Some(strange) = found.keys().find(|key| !range.contains(key.as_slice()) || !self.keys.contains_key(*key)) {
+        if let Some(strange) = found.keys().find(|key| !range.contains(key.as_slice()) || !self.keys.contains_key(*key))
+        {
             return broken(Rule::SnapshotRead, format!("a scan of {range:?} at {read_ts} shows {strange:?}"));
         }
         let keys: Vec<Key> = self.keys.keys().filter(|key| range.contains(key.as_slice())).cloned().collect();
@@ -225,7 +231,9 @@ impl History {
 
     fn rolled_back(&self, key: &Key, start_ts: Timestamp) -> Check {
         let txn = self.txns.get(&start_ts).filter(|txn| txn.committed.is_some() && txn.writes.contains_key(key));
-        ensure(txn.is_none(), Rule::OneCommitTs, || format!("committed transaction {start_ts} is rolled back on {key:?}"))
+        ensure(txn.is_none(), Rule::OneCommitTs, || {
+            format!("committed transaction {start_ts} is rolled back on {key:?}")
+        })
     }
 
     fn committed(&mut self, key: &Key, start_ts: Timestamp, commit_ts: Timestamp, op: Op) -> Check {
@@ -261,7 +269,9 @@ impl History {
         let Some(txn) = self.txns.get(&start_ts) else { return Ok(()) };
         let told = txn.end;
         ensure(!matches!(told, Some(End::RolledBack)) && txn.may_commit, Rule::ReportedOutcome, || {
-            format!("transaction {start_ts} commits at {commit_ts}, though it was never asked to, or its client was told {told:?}")
+            format!(
+                "transaction {start_ts} commits at {commit_ts}, though it was never asked to, or its client was told {told:?}"
+            )
         })?;
         ensure(commit_ts > start_ts, Rule::RealTimeOrder, || format!("transaction {start_ts} commits at {commit_ts}"))?;
         let oldest = self.open.first().copied().unwrap_or(Timestamp::MAX);
@@ -326,7 +336,9 @@ impl History {
     pub(in crate::simulate) fn check_settled(&self) -> Check {
         ensure(self.locked.is_empty(), Rule::LocksResolved, || format!("locks are left on {:?}", self.locked))?;
         let half = self.txns.iter().find(|(_, txn)| txn.committed.is_some() && txn.left > 0);
-        ensure(half.is_none(), Rule::OneCommitTs, || format!("without locks a transaction is committed in part: {half:?}"))
+        ensure(half.is_none(), Rule::OneCommitTs, || {
+            format!("without locks a transaction is committed in part: {half:?}")
+        })
     }
 }
 

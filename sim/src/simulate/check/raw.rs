@@ -83,7 +83,8 @@ impl RawHistory {
     /// A write that began at `since` was acknowledged.
     pub(in crate::simulate) fn written(&self, since: Time, key: &Key, value: Option<&Bytes>) -> Check {
         let history = self.keys.get(key);
-        let made = history.is_some_and(|history| history.iter().any(|(at, other)| *at >= since && other.as_ref() == value));
+        let made =
+            history.is_some_and(|history| history.iter().any(|(at, other)| *at >= since && other.as_ref() == value));
         ensure(made, Rule::RawLinearizable, || {
             format!("{key:?} is said to have been written as {value:?} since {since:?}, but it was {history:?}")
         })
@@ -113,7 +114,8 @@ impl RawHistory {
             Some(history) => history.get(first - 1).and_then(|(_, value)| value.as_ref()),
             None => None,
         };
-        let later = history.into_iter().flat_map(move |history| history.range(first..)).map(|(_, value)| value.as_ref());
+        let later =
+            history.into_iter().flat_map(move |history| history.range(first..)).map(|(_, value)| value.as_ref());
         std::iter::once(before).chain(later)
     }
 }

@@ -40,9 +40,8 @@ impl Workload for Append {
     fn next(&mut self, rng: &mut Rng) -> Task {
         self.elements += 1;
         let count = 1 + rng.below(MOST_LISTS);
-        let lists = (0..count)
-            .map(|_| (self.lists[hot_index(rng, self.lists.len())].clone(), rng.below(2) == 0))
-            .collect();
+        let lists =
+            (0..count).map(|_| (self.lists[hot_index(rng, self.lists.len())].clone(), rng.below(2) == 0)).collect();
         Task::Transaction(Box::new(AppendTo { lists, element: self.elements, has_read: false }))
     }
 

@@ -45,7 +45,9 @@ impl World {
     fn victim(&self, fault: &Injection) -> Node {
         match fault.kind {
             FaultKind::StoreCrash | FaultKind::StoreSlow | FaultKind::Busy => Node::Store(self.store_of(fault)),
-            FaultKind::DiskFull | FaultKind::RegionErrors | FaultKind::Undetermined => Node::Store(self.store_of(fault)),
+            FaultKind::DiskFull | FaultKind::RegionErrors | FaultKind::Undetermined => {
+                Node::Store(self.store_of(fault))
+            }
             FaultKind::PdCrash | FaultKind::PdLeader => Node::Pd(self.member_of(fault)),
             FaultKind::ClientCrash | FaultKind::Cancel | FaultKind::Pause | FaultKind::ClockJump => {
                 Node::Client(self.client_of(fault) as u8)
@@ -162,9 +164,9 @@ impl World {
                 let key = &self.keys[usize::from(fault.target) % self.keys.len()];
                 self.cluster.split(&bound(self.scenario.workload, key)).map(drop)
             }
-            FaultKind::Merge => self.neighbour(region, fault.other).map_or(Ok(()), |neighbour| {
-                self.cluster.topology_mut().merge(region, neighbour)
-            }),
+            FaultKind::Merge => self
+                .neighbour(region, fault.other)
+                .map_or(Ok(()), |neighbour| self.cluster.topology_mut().merge(region, neighbour)),
             _ => {
                 let store = 1 + u64::from(fault.other) % u64::from(self.scenario.options.stores);
                 self.cluster.transfer_leader(region, store)
@@ -176,7 +178,8 @@ impl World {
         let regions = self.cluster.topology().regions();
         let region = regions.get(region)?;
         let next = regions.iter().find(|next| next.meta.start_key == region.meta.end_key && next.id() != region.id());
-        let previous = regions.iter().find(|next| next.meta.end_key == region.meta.start_key && next.id() != region.id());
+        let previous =
+            regions.iter().find(|next| next.meta.end_key == region.meta.start_key && next.id() != region.id());
         let [first, second] = if side % 2 == 0 { [next, previous] } else { [previous, next] };
         first.or(second).map(crate::cluster::Region::id)
     }
@@ -235,7 +238,11 @@ impl World {
         client.alive = false;
         let until = self.now + client.down_for;
         let number = client.id.number;
-        self.trace.add(self.now, Entry::at(Node::Client(number), TraceKind::Recovered("never, this life")), String::new);
+        self.trace.add(
+            self.now,
+            Entry::at(Node::Client(number), TraceKind::Recovered("never, this life")),
+            String::new,
+        );
         self.queue.push(until, Event::Mend(Mend::Client(number)));
         Ok(())
     }

@@ -346,7 +346,7 @@ impl World {
             }
             Event::FromStore { client, id, message, from, reply } => {
                 self.messages_under_way -= 1;
-                self.from_store(client, id, message, from, *reply)
+                self.hear_of_store(client, id, message, from, *reply)
             }
             Event::AtPd { client, member, ask, path, body, message } => {
                 self.messages_under_way -= 1;
@@ -354,7 +354,7 @@ impl World {
             }
             Event::FromPd { client, member, input, message } => {
                 self.messages_under_way -= 1;
-                self.from_pd(client, member, *input, message)
+                self.hear_of_pd(client, member, *input, message)
             }
             Event::Wake(client) => self.wake(client),
             Event::Cluster => self.poll_cluster(),

@@ -222,7 +222,7 @@ impl World {
         self.send(at, Event::FromPd { client, member, input: Box::new(input), message });
     }
 
-    pub(super) fn from_pd(&mut self, client: ClientId, member: u64, input: PdInput, message: u64) -> Check {
+    pub(super) fn hear_of_pd(&mut self, client: ClientId, member: u64, input: PdInput, message: u64) -> Check {
         let Some(index) = self.client(client) else { return Ok(()) };
         let name = match &input {
             PdInput::Reply { result: Ok(_), .. } | PdInput::StreamMessage { .. } => "a reply",
@@ -240,11 +240,7 @@ impl World {
 
     fn trace_pd(&mut self, client: ClientId, to: Node, kind: TraceKind, message: u64) {
         let from = Node::Client(client.number);
-        self.trace.add(
-            self.now,
-            Entry { from, to, kind, message, txn: Timestamp::ZERO, key: None },
-            String::new,
-        );
+        self.trace.add(self.now, Entry { from, to, kind, message, txn: Timestamp::ZERO, key: None }, String::new);
     }
 }
 

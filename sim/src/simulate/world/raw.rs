@@ -75,8 +75,8 @@ impl World {
         })
     }
 
-    pub(super) fn on_raw(&mut self, index: usize, session: usize, call: RawCall, outcome: Outcome) -> Check {
-        let error = self.check_raw(&call, outcome)?;
+    pub(super) fn on_raw(&mut self, index: usize, session: usize, call: &RawCall, outcome: Outcome) -> Check {
+        let error = self.check_raw(call, outcome)?;
         if let Some(error) = &error {
             self.check_error(Timestamp::ZERO, error)?;
         }

@@ -276,7 +276,7 @@ impl World {
         self.send(at, Event::FromStore { client, id, message, from, reply: Box::new(reply) });
     }
 
-    pub(super) fn from_store(
+    pub(super) fn hear_of_store(
         &mut self,
         client: ClientId,
         id: StoreCallId,

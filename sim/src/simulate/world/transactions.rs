@@ -88,7 +88,7 @@ impl World {
                 self.on_pairs(index, session, open, read)
             }
             (State::Committing(txn), Outcome::Commit(result)) => self.on_committed(index, session, *txn, &result),
-            (State::Raw(call), outcome) => self.on_raw(index, session, call, outcome),
+            (State::Raw(call), outcome) => self.on_raw(index, session, &call, outcome),
             (state, outcome) => broken(Rule::PlausibleError, format!("{outcome:?} answers {state:?}")),
         }
     }
@@ -167,20 +167,15 @@ impl World {
     }
 
     fn get_next(&mut self, index: usize, session: usize, open: Box<Open>) -> Check {
-        while let Some(key) = open.reading.left.front().cloned() {
-            match open.txn.read(key.as_slice()) {
-                Ok(Buffered::Unknown) => {
-                    let (options, read_through) = self.snapshot(index, session, &open);
-                    let deadline = options.call.deadline;
-                    let get = snapshot::Get::new(&self.config, key, options, read_through);
-                    self.wait_for_read(index, session, open, Operation::SnapshotGet(get), deadline);
-                    return Ok(());
-                }
-                Ok(_) => return broken(Rule::Workload, "a script reads what it has written"),
-                Err(error) => return broken(Rule::PlausibleError, error.to_string()),
-            }
-        }
-        self.on_read(index, session, open)
+        let Some(key) = open.reading.left.front().cloned() else { return self.on_read(index, session, open) };
+        // What the transaction has written itself is not asked for.
+        let unknown = matches!(open.txn.read(key.as_slice()), Ok(Buffered::Unknown));
+        ensure(unknown, Rule::Workload, || format!("a script reads {key:?}, which it has written"))?;
+        let (options, read_through) = self.snapshot(index, session, &open);
+        let deadline = options.call.deadline;
+        let get = snapshot::Get::new(&self.config, key, options, read_through);
+        self.wait_for_read(index, session, open, Operation::SnapshotGet(get), deadline);
+        Ok(())
     }
 
     fn scan(&mut self, index: usize, session: usize, mut open: Box<Open>, range: KeyRange) -> Check {
