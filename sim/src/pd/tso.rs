@@ -71,6 +71,11 @@ impl Pd {
         self.oracle.jump_to(ts);
     }
 
+    /// Lets PD's wall clock jump ahead, and go on from there.
+    pub fn advance_clock(&mut self, ms: u64) {
+        self.oracle.wall_clock_ms = self.oracle.wall_clock_ms.saturating_add(ms);
+    }
+
     /// PD's wall clock, in milliseconds since 1970.
     #[must_use]
     pub fn wall_clock_ms(&self, now: Time) -> u64 {

@@ -64,7 +64,8 @@ fault_kinds! {
     PdLeader = "pd-leader";
     /// PD learns nothing new of regions for a while.
     PdStale = "pd-stale";
-    /// Timestamps jump ahead by `amount` ms.
+    /// Timestamps jump ahead by `amount` ms; if `other` is odd, by a second at most, and then stand still until the clock has
+    /// caught up.
     TsoJump = "tso-jump";
     /// Client `target` dies after `amount` more commands, and begins anew after a while.
     ClientCrash = "client-crash";

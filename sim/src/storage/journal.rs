@@ -41,7 +41,7 @@ pub enum Change {
 }
 
 /// The changes since they were last taken; nothing is kept unless somebody wants it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Journal(Option<Vec<Change>>);
 
 impl Journal {

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::Error;
-use crate::key::KeyRange;
+use crate::key::{Direction, KeyRange};
 use crate::machine::{Command, Event};
-use crate::route::{CallOptions, Direction};
+use crate::route::CallOptions;
 use crate::snapshot::{BatchGet, Get, Scan};
 use crate::time::Time;
 

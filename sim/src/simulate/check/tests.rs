@@ -33,10 +33,9 @@ fn assert_broken(check: Check, rule: Rule) {
     assert_eq!(check.expect_err("a broken rule").rule, rule);
 }
 
-/// A transaction begins and asks to be committed.
+/// A transaction that was begun before all others asks to be committed.
 fn commits(history: &mut History, start: u64, mutations: &[Mutation]) {
-    let floor = history.floor();
-    assert_eq!(history.begin(ts(start), floor), Ok(()));
+    assert_eq!(history.begin(ts(start), Timestamp::ZERO), Ok(()));
     history.begin_commit(ts(start), mutations[0].key.clone(), mutations);
     assert_eq!(history.prewrite_sent(ts(start)), Ok(()));
     history.commit_sent(ts(start));

@@ -12,6 +12,9 @@ use crate::simulate::network::{Disturbance, Links, Way};
 use crate::simulate::session::State;
 use crate::simulate::trace::{Entry, Node, TraceKind};
 
+/// How far timestamps run ahead of the clock at most.
+const LONGEST_STANDSTILL_MS: u64 = 1_000;
+
 impl World {
     pub(super) fn inject(&mut self, index: usize) -> Check {
         if self.phase != Phase::Safety {
@@ -34,7 +37,7 @@ impl World {
             FaultKind::RegionErrors | FaultKind::Undetermined => self.ail(&fault, until),
             FaultKind::Split | FaultKind::Merge | FaultKind::LeaderTransfer => self.change_regions(&fault),
             FaultKind::PdCrash | FaultKind::PdLeader | FaultKind::PdStale => self.hit_pd(&fault, until),
-            FaultKind::TsoJump => self.jump_timestamps(fault.amount),
+            FaultKind::TsoJump => self.jump_timestamps(&fault),
             FaultKind::ClientCrash | FaultKind::Cancel => self.doom_client(&fault),
             FaultKind::Pause => self.pause_client(&fault, until),
             FaultKind::ClockJump => return self.jump_clock(&fault),
@@ -207,10 +210,17 @@ impl World {
         }
     }
 
-    pub(super) fn jump_timestamps(&mut self, ms: u32) {
-        let now = self.cluster.pd_mut().next_timestamp(self.now);
-        let ahead = Timestamp::compose(now.physical_ms() + u64::from(ms), 0);
-        self.cluster.pd_mut().advance_timestamps(ahead);
+    /// The clock that timestamps follow jumps; or they run ahead of it for a while, and then stand still until it has caught
+    /// up.
+    fn jump_timestamps(&mut self, fault: &Injection) {
+        let ms = u64::from(fault.amount);
+        if fault.other % 2 == 0 {
+            self.cluster.pd_mut().advance_clock(ms);
+        } else {
+            let now = self.cluster.pd_mut().next_timestamp(self.now);
+            let ahead = Timestamp::compose(now.physical_ms() + ms.min(LONGEST_STANDSTILL_MS), 0);
+            self.cluster.pd_mut().advance_timestamps(ahead);
+        }
     }
 
     // ---- Clients ----

@@ -64,8 +64,8 @@ enum Event {
     AtPd { client: ClientId, member: u64, ask: PdAsk, path: &'static str, body: Bytes, message: u64 },
     /// A client hears of PD.
     FromPd { client: ClientId, member: u64, input: Box<PdInput>, message: u64 },
-    /// A client looks at its timers.
-    Wake(ClientId),
+    /// A client looks at its timers, unless it has been armed for another time since.
+    Wake(ClientId, Time),
     /// The cluster looks at what it has postponed.
     Cluster,
     /// A session begins its next transaction.
@@ -356,7 +356,7 @@ impl World {
                 self.messages_under_way -= 1;
                 self.hear_of_pd(client, member, *input, message)
             }
-            Event::Wake(client) => self.wake(client),
+            Event::Wake(client, armed) => self.wake(client, armed),
             Event::Cluster => self.poll_cluster(),
             Event::Turn(client, session) => match self.client(client) {
                 Some(index) => {
@@ -374,7 +374,7 @@ impl World {
     fn hold_up(&mut self, event: Event) -> Option<Event> {
         let client = match &event {
             Event::FromStore { client, .. } | Event::FromPd { client, .. } => *client,
-            Event::Wake(client) | Event::Turn(client, _) => *client,
+            Event::Wake(client, _) | Event::Turn(client, _) => *client,
             _ => return Some(event),
         };
         let until = self.clients[usize::from(client.number)].paused_until;
@@ -392,9 +392,12 @@ impl World {
         (client.id == id && client.alive).then_some(index)
     }
 
-    fn wake(&mut self, id: ClientId) -> Check {
+    fn wake(&mut self, id: ClientId, armed: Time) -> Check {
         let Some(index) = self.client(id) else { return Ok(()) };
         let client = &mut self.clients[index];
+        if client.armed != armed {
+            return Ok(());
+        }
         client.armed = Time::MAX;
         let local = client.clock.local(self.now);
         if client.engine.poll_timeout().is_some_and(|(due, _)| due <= local) {
@@ -440,7 +443,7 @@ impl World {
         let at = client.clock.global(due).max(self.now);
         if at < client.armed {
             client.armed = at;
-            self.queue.push(at, Event::Wake(client.id));
+            self.queue.push(at, Event::Wake(client.id, at));
         }
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tikv_core::engine::{Operation, Outcome};
 use tikv_core::error::Error;
+use tikv_core::key::Direction;
 use tikv_core::key::Key;
 use tikv_core::raw::{self, RawOptions, RawPair, ScanOptions, Swapped};
-use tikv_core::route::Direction;
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 
