@@ -36,8 +36,8 @@ pub(in crate::simulate) struct History {
     keys: BTreeMap<Key, KeyHistory>,
     /// Transactions that write, from the beginning of their commits.
     txns: BTreeMap<Timestamp, Txn>,
-    /// Those that can still read or commit.
-    open: BTreeSet<Timestamp>,
+    /// How many transactions that can still read began at a timestamp; or began above it, as far as is known yet.
+    open: BTreeMap<Timestamp, u32>,
     locked: BTreeSet<Key>,
     /// The latest scan of each range.
     scans: Vec<(KeyRange, Timestamp)>,
@@ -84,23 +84,35 @@ struct Write {
 impl History {
     // ---- What clients do ----
 
-    /// Below or at which no transaction may begin that is begun now.
-    pub(in crate::simulate) fn floor(&self) -> Timestamp {
+    /// A transaction asks for its timestamp. What it gets must be above the one returned.
+    pub(in crate::simulate) fn ask(&mut self) -> Timestamp {
+        self.open(self.acknowledged);
         self.acknowledged
     }
 
-    /// A transaction that was asked for when the floor was `floor` begins.
+    /// A transaction gets the timestamp that it [asked](History::ask) for when the floor was `floor`.
     pub(in crate::simulate) fn begin(&mut self, start_ts: Timestamp, floor: Timestamp) -> Check {
         ensure(start_ts > floor, Rule::RealTimeOrder, || {
             format!("transaction {start_ts} begins although a commit at {floor} was acknowledged before")
         })?;
-        self.open.insert(start_ts);
+        self.open(start_ts);
+        self.close(floor);
         Ok(())
     }
 
-    /// A transaction ends without having tried to commit.
-    pub(in crate::simulate) fn close(&mut self, start_ts: Timestamp) {
-        self.open.remove(&start_ts);
+    /// A transaction that began at this timestamp ends without having tried to commit; or one that has asked for its
+    /// timestamp when this was the floor never begins.
+    pub(in crate::simulate) fn close(&mut self, ts: Timestamp) {
+        if let Some(count) = self.open.get_mut(&ts) {
+            *count -= 1;
+            if *count == 0 {
+                self.open.remove(&ts);
+            }
+        }
+    }
+
+    fn open(&mut self, ts: Timestamp) {
+        *self.open.entry(ts).or_default() += 1;
     }
 
     /// A client begins to commit.
@@ -131,7 +143,7 @@ impl History {
 
     /// The client knows how a commit ended, or will never know.
     pub(in crate::simulate) fn end_commit(&mut self, start_ts: Timestamp, end: End) -> Check {
-        self.open.remove(&start_ts);
+        self.close(start_ts);
         let Some(txn) = self.txns.get_mut(&start_ts) else { return Ok(()) };
         txn.end = Some(end);
         let (committed, may_commit) = (txn.committed, txn.may_commit);
@@ -274,7 +286,7 @@ impl History {
             )
         })?;
         ensure(commit_ts > start_ts, Rule::RealTimeOrder, || format!("transaction {start_ts} commits at {commit_ts}"))?;
-        let oldest = self.open.first().copied().unwrap_or(Timestamp::MAX);
+        let oldest = self.open.first_key_value().map_or(Timestamp::MAX, |(ts, _)| *ts);
         for (key, write) in &txn.writes {
             let scanned = self.scans.iter().filter(|(range, _)| range.contains(key.as_slice())).map(|(_, ts)| *ts);
             let history = self.keys.entry(key.clone()).or_default();

@@ -110,9 +110,30 @@ fn secondaries_come_after_their_primary() {
 #[test]
 fn who_begins_after_an_acknowledgement_begins_above_it() {
     let mut history = history();
-    let floor = history.floor();
+    let floor = history.ask();
     assert_broken(history.begin(ts(20), floor), Rule::RealTimeOrder);
     assert_eq!(history.begin(ts(21), floor), Ok(()));
+}
+
+#[test]
+fn what_an_open_transaction_can_see_is_remembered_and_nothing_else() {
+    let write_thrice = |history: &mut History| {
+        for (start, commit) in [(30, 31), (40, 41), (50, 51)] {
+            commits(history, start, &[Mutation::put("a", "2")]);
+            assert_eq!(history.observe(&ended("a", start, commit, Op::Put)), Ok(()));
+            assert_eq!(history.end_commit(ts(start), End::Committed(Some(ts(commit)))), Ok(()));
+        }
+    };
+    let mut history = history();
+    let floor = history.ask();
+    write_thrice(&mut history);
+    assert_eq!(history.begin(ts(25), floor), Ok(()));
+    assert_eq!(history.read(ts(25), &[key("a")], &pairs([("a", "1")])), Ok(()));
+
+    history.close(ts(25));
+    commits(&mut history, 60, &[Mutation::put("a", "3")]);
+    assert_eq!(history.observe(&ended("a", 60, 61, Op::Put)), Ok(()));
+    assert_broken(history.read(ts(25), &[key("a")], &pairs([("a", "1")])), Rule::SnapshotRead);
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl World {
     pub(super) fn begin(&mut self, index: usize, session: usize, script: Box<dyn Script>) {
         let deadline = self.deadline_of_next(index, session);
         let fetch = FetchTimestamp::new(&self.config).until(deadline);
-        let floor = self.history.floor();
+        let floor = self.history.ask();
         self.clients[index].sessions[session].state = State::Beginning { script, floor };
         self.start(index, session, Operation::Timestamp(fetch), deadline);
     }
@@ -116,6 +116,7 @@ impl World {
             Ok(start_ts) => start_ts,
             Err(error) => {
                 self.check_error(Timestamp::ZERO, &error)?;
+                self.history.close(floor);
                 self.totals.rolled_back += 1;
                 return self.end_session(index, session, false);
             }
@@ -304,7 +305,11 @@ impl World {
     /// The client will never hear how it ended.
     pub(super) fn abandon(&mut self, state: &State, died: bool) -> Check {
         match state {
-            State::Idle | State::Beginning { .. } => Ok(()),
+            State::Idle => Ok(()),
+            State::Beginning { floor, .. } => {
+                self.history.close(*floor);
+                Ok(())
+            }
             State::Reading(open) => {
                 self.history.close(open.txn.start_ts());
                 Ok(())
