@@ -4,6 +4,7 @@
 
 use std::process::Command;
 
+use tikv_core::rng::Rng;
 use tikv_sim::simulate::{FaultSet, Plan, Scenario, WorkloadKind, simulate, simulate_with_trace};
 
 const SEEDS: u64 = 4;
@@ -91,4 +92,20 @@ fn a_scenario_that_was_written_down_runs_as_it_did() {
     let scenario = Scenario::draw(5, &plan(WorkloadKind::Cycle, FaultSet::ALL));
     let read = Scenario::from_bytes(&scenario.to_bytes());
     assert_eq!(simulate(&read), simulate(&scenario));
+}
+
+#[test]
+fn whatever_bytes_say_is_a_scenario_in_which_all_rules_hold() {
+    let mut rng = Rng::new(1);
+    for _ in 0..20 {
+        let length = rng.below(400);
+        let bytes: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
+        let mut scenario = Scenario::from_bytes(&bytes);
+        // So that it does not take too long.
+        let options = &mut scenario.options;
+        options.transactions = TRANSACTIONS;
+        options.keys %= 64;
+        let scenario = Scenario::from_bytes(&scenario.to_bytes());
+        assert_eq!(simulate(&scenario).violation, None, "{scenario}");
+    }
 }

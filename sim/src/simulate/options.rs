@@ -63,9 +63,9 @@ options! {
     /// Transactions (or raw calls) after which no new one is begun.
     transactions: 1..=100_000_000;
     /// The least time that a message takes, in µs.
-    latency_us: 1..=1_000_000;
+    latency_us: 1..=200_000;
     /// What may come on top of it at random, in µs.
-    jitter_us: 0..=1_000_000;
+    jitter_us: 0..=200_000;
     /// The longest pause between two transactions of a session, in µs.
     think_us: 0..=10_000_000;
     /// The time after which a connection on which nothing comes is broken off, in ms.
@@ -206,6 +206,23 @@ impl Options {
         config.tso_batch_limit = self.tso_batch_limit;
         config.backoff_weight = self.backoff_weight;
         config
+    }
+
+    /// The settings of the auditor, who has time.
+    pub(super) fn patient_config(&self) -> Config {
+        let default = Config::default();
+        let mut config = self.config();
+        config.call_timeout = default.call_timeout;
+        config.batch_call_timeout = default.batch_call_timeout;
+        config.pd_timeout = default.pd_timeout;
+        config.backoff_weight = default.backoff_weight;
+        config
+    }
+
+    /// Whether nothing fails for lack of time as long as nothing goes wrong.
+    pub(super) fn is_patient(&self) -> bool {
+        let patient = Options::of_config(&self.patient_config());
+        self.call_timeout_ms >= patient.call_timeout_ms && self.pd_timeout_ms >= patient.pd_timeout_ms
     }
 
     /// About how long the transactions take without faults, in µs.

@@ -32,7 +32,7 @@ impl World {
     }
 
     fn has_faults(&self) -> bool {
-        !self.scenario.faults.is_empty() || self.scenario.options.call_timeout_ms < 10_000
+        !self.scenario.faults.is_empty() || !self.scenario.options.is_patient()
     }
 }
 

@@ -325,7 +325,7 @@ impl World {
             return;
         }
         let mut rng = self.clients[index].rng.child();
-        let engine = self.new_engine(&mut rng);
+        let engine = self.new_engine(&self.config, &mut rng);
         self.clients[index].restart(engine);
         if self.phase == Phase::Safety {
             for session in 0..self.clients[index].sessions.len() {

@@ -130,6 +130,8 @@ struct StoreState {
 pub(super) struct World {
     scenario: Scenario,
     config: Config,
+    /// The auditor's.
+    patient_config: Config,
     rng: Rng,
     now: Time,
     phase: Phase,
@@ -163,7 +165,7 @@ impl World {
         let mut rng = Rng::new(scenario.seed ^ 0x5EED_0000_0000_0000);
         let workload = scenario.workload.workload(options.keys);
         let keys = workload.keys().to_vec();
-        let config = options.config();
+        let (config, patient_config) = (options.config(), options.patient_config());
         let mut cluster = Cluster::new(cluster_options(&scenario, &keys, rng.next_u64()));
         cluster.storage_mut().enable_journal();
         let stores = cluster.topology().stores().map(|store| (store.meta.id, StoreState::default())).collect();
@@ -172,6 +174,7 @@ impl World {
             queue: Queue::new(rng.child()),
             clients: Vec::new(),
             config,
+            patient_config,
             now: Time::from_millis(1),
             phase: Phase::Loading,
             phase_since: Time::ZERO,
@@ -201,7 +204,8 @@ impl World {
 
     fn new_client(&self, number: u8, is_auditor: bool, mut rng: Rng) -> Client {
         let options = &self.scenario.options;
-        let engine = self.new_engine(&mut rng);
+        let config = if is_auditor { &self.patient_config } else { &self.config };
+        let engine = self.new_engine(config, &mut rng);
         let (clock, sessions) = if is_auditor {
             (Clock::new(0, 1_000_000), 1)
         } else {
@@ -212,12 +216,12 @@ impl World {
         Client::new(number, engine, clock, sessions, rng)
     }
 
-    fn new_engine(&self, rng: &mut Rng) -> Engine {
+    fn new_engine(&self, config: &Config, rng: &mut Rng) -> Engine {
         let members = self.cluster.pd().members().iter();
         let mut endpoints: Vec<String> = members.map(|member| pd::address(&member.client_url).to_owned()).collect();
         let first = rng.below(endpoints.len() as u64) as usize;
         endpoints.rotate_left(first);
-        Engine::new(self.config.clone(), endpoints, rng.next_u64())
+        Engine::new(config.clone(), endpoints, rng.next_u64())
     }
 
     // ---- The course of a run ----
@@ -299,6 +303,11 @@ impl World {
                 self.queue.push(at, Event::Turn(client.id, session));
             }
         }
+    }
+
+    /// The settings of a client.
+    fn config_of(&self, index: usize) -> &Config {
+        if index == self.auditor() { &self.patient_config } else { &self.config }
     }
 
     fn auditor(&self) -> usize {

@@ -22,7 +22,7 @@ const ALL_PAIRS: u32 = 10_000;
 impl World {
     pub(super) fn begin_raw(&mut self, index: usize, session: usize, task: RawTask) -> Check {
         let deadline = self.deadline_of_next(index, session);
-        let mut options = RawOptions::new(&self.config);
+        let mut options = RawOptions::new(self.config_of(index));
         options.call.deadline = deadline;
         options.atomic = true;
         let backwards = self.clients[index].sessions[session].rng.below(3) == 0;
@@ -34,7 +34,7 @@ impl World {
             }
             _ => None,
         };
-        let operation = match self.raw_operation(&task, expected.clone(), &options, backwards) {
+        let operation = match self.raw_operation(index, &task, expected.clone(), &options, backwards) {
             Ok(operation) => operation,
             Err(error) => return broken(Rule::PlausibleError, format!("{task:?}: {error}")),
         };
@@ -47,12 +47,13 @@ impl World {
 
     fn raw_operation(
         &self,
+        index: usize,
         task: &RawTask,
         expected: Option<Bytes>,
         options: &RawOptions,
         backwards: bool,
     ) -> Result<Operation, Error> {
-        let config = &self.config;
+        let config = self.config_of(index);
         Ok(match task.clone() {
             RawTask::Get(key) => Operation::RawGet(raw::get(config, key, options)?),
             RawTask::Put(key, value) => Operation::RawPut(raw::put(config, key, value, None, options)?),

@@ -63,7 +63,7 @@ impl World {
 
     pub(super) fn begin(&mut self, index: usize, session: usize, script: Box<dyn Script>) {
         let deadline = self.deadline_of_next(index, session);
-        let fetch = FetchTimestamp::new(&self.config).until(deadline);
+        let fetch = FetchTimestamp::new(self.config_of(index)).until(deadline);
         let floor = self.history.ask();
         self.clients[index].sessions[session].state = State::Beginning { script, floor };
         self.start(index, session, Operation::Timestamp(fetch), deadline);
@@ -97,7 +97,7 @@ impl World {
     fn check_deadline(&self, index: usize, running: Running) -> Check {
         let client = &self.clients[index];
         let local = client.clock.local(self.now);
-        let latest = running.deadline + self.config.pd_timeout + Duration::from_millis(5);
+        let latest = running.deadline + self.config_of(index).pd_timeout + Duration::from_millis(5);
         let held_up = client.holdups != running.holdups;
         ensure(held_up || local <= latest, Rule::Deadline, || {
             format!("an operation that must end by {:?} ends at {local:?}", running.deadline)
@@ -123,7 +123,8 @@ impl World {
         };
         self.history.begin(start_ts, floor)?;
         let started_at = self.local_now(index);
-        let txn = Transaction::new(&self.config, start_ts, started_at, CommitOptions::new(&self.config));
+        let txn =
+            Transaction::new(self.config_of(index), start_ts, started_at, CommitOptions::new(self.config_of(index)));
         let open = Open { txn, script, read_through: ReadThrough::new(start_ts), reading: Reading::default() };
         self.next_step(index, session, Box::new(open))
     }
@@ -154,7 +155,7 @@ impl World {
         match way {
             0..=3 if keys.len() > 1 => {
                 let (options, read_through) = self.snapshot(index, session, &open);
-                let get = snapshot::BatchGet::new(&self.config, keys.clone(), options.clone(), read_through);
+                let get = snapshot::BatchGet::new(self.config_of(index), keys.clone(), options.clone(), read_through);
                 open.reading.what = What::Keys(keys);
                 self.wait_for_read(index, session, open, Operation::SnapshotBatchGet(get), options.call.deadline);
                 Ok(())
@@ -174,7 +175,7 @@ impl World {
         ensure(unknown, Rule::Workload, || format!("a script reads {key:?}, which it has written"))?;
         let (options, read_through) = self.snapshot(index, session, &open);
         let deadline = options.call.deadline;
-        let get = snapshot::Get::new(&self.config, key, options, read_through);
+        let get = snapshot::Get::new(self.config_of(index), key, options, read_through);
         self.wait_for_read(index, session, open, Operation::SnapshotGet(get), deadline);
         Ok(())
     }
@@ -192,7 +193,7 @@ impl World {
 
     fn snapshot(&mut self, index: usize, session: usize, open: &Open) -> (SnapshotOptions, ReadThrough) {
         let deadline = self.deadline_of_next(index, session);
-        let mut options = SnapshotOptions::new(open.txn.start_ts(), &self.config);
+        let mut options = SnapshotOptions::new(open.txn.start_ts(), self.config_of(index));
         options.call.deadline = deadline;
         // A page size of zero is the configuration's.
         options.scan_batch_size = 0;
