@@ -31,7 +31,8 @@ macro_rules! fault_kinds {
 fault_kinds! {
     /// Messages are lost, each with a probability of `amount` in a thousand, on the link that `target` and `other` choose.
     Loss = "loss";
-    /// Requests arrive twice, each with a probability of `amount` in a thousand. Raw writes do not: nobody promises that.
+    /// Requests are executed twice, each with a probability of `amount` in a thousand: the second time late, and never if
+    /// the first time was refused. Raw writes are not: nobody promises that it does no harm.
     Duplication = "duplication";
     /// Messages take up to `amount` µs longer, so that they overtake each other.
     Delay = "delay";

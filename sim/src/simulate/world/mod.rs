@@ -9,7 +9,7 @@ mod request_facts;
 mod stores;
 mod transactions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ struct StoreMessage {
     unheard: bool,
     /// It may arrive, or may have arrived, once more.
     is_double: bool,
+    /// It is the one that comes once more.
+    is_second: bool,
     /// The store has already taken its time.
     is_late: bool,
 }
@@ -143,6 +145,8 @@ pub(super) struct World {
     network: Network,
     cluster: Cluster,
     stores: BTreeMap<u64, StoreState>,
+    /// Messages of which a double is under way that may be executed: the first one was, or was lost.
+    doubles: BTreeSet<u64>,
     /// Calls that the cluster answers later.
     postponed: BTreeMap<CallId, Box<StoreMessage>>,
     /// The auditor is the last one.
@@ -181,6 +185,7 @@ impl World {
             last_fault: Time::ZERO,
             cluster,
             stores,
+            doubles: BTreeSet::new(),
             postponed: BTreeMap::new(),
             workload,
             keys,

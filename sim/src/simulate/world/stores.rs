@@ -54,14 +54,17 @@ impl World {
             life,
             unheard: false,
             is_double: again.is_some(),
+            is_second: false,
             is_late: false,
         };
         if let Some(at) = again {
             self.totals.duplicated += 1;
             self.trace_message(&sent, TraceKind::Duplicated(sent.call.request.kind().facts().name));
-            let double = StoreMessage { call: sent.call.clone(), unheard: true, ..sent };
+            let double = StoreMessage { call: sent.call.clone(), unheard: true, is_second: true, ..sent };
             self.send(at, Event::AtStore(Box::new(double)));
-            sent.is_double = true;
+            if fate.arrives.is_none() {
+                self.doubles.insert(message);
+            }
         }
         match fate.arrives {
             Some(at) => {
@@ -130,6 +133,10 @@ impl World {
     // ---- At the store ----
 
     pub(super) fn at_store(&mut self, mut sent: Box<StoreMessage>) -> Check {
+        // What was refused is not executed after all: no store says no and means yes.
+        if sent.is_second && !sent.is_late && !self.doubles.remove(&sent.message) {
+            return Ok(());
+        }
         let state = self.stores.entry(sent.store).or_default();
         let runs = self.cluster.topology().is_running(sent.store);
         if state.life != sent.life || !runs {
@@ -159,6 +166,10 @@ impl World {
         self.observe_changes()?;
         match served {
             Served::Answered(reply) => {
+                let executed = matches!(&reply, Ok(response) if response.region_error().is_none());
+                if executed && sent.is_double && !sent.is_second {
+                    self.doubles.insert(sent.message);
+                }
                 let reply = self.forget_result(sent.store, kind, reply);
                 self.reply(&sent, reply);
             }
