@@ -5,6 +5,8 @@ mod tests;
 
 use std::time::Duration;
 
+use crate::canary::Canary;
+
 /// Settings of a client. A snapshot: it is handed to every machine and never changes.
 ///
 /// Defaults are client-go's.
@@ -56,6 +58,24 @@ pub struct Config {
     pub resolved_lock_cache_size: usize,
     /// The limits of raw calls.
     pub raw: RawConfig,
+    /// A deliberate mistake. Default: none.
+    #[cfg(feature = "canary")]
+    pub canary: Option<Canary>,
+}
+
+impl Config {
+    /// Whether a mistake is to be made on purpose. Never, without the feature `canary`.
+    #[cfg(feature = "canary")]
+    pub(crate) fn has_canary(&self, canary: Canary) -> bool {
+        self.canary == Some(canary)
+    }
+
+    /// Whether a mistake is to be made on purpose. Never, without the feature `canary`.
+    #[cfg(not(feature = "canary"))]
+    #[expect(clippy::unused_self, reason = "with the feature, it depends on the settings")]
+    pub(crate) const fn has_canary(&self, _: Canary) -> bool {
+        false
+    }
 }
 
 /// Limits of raw calls; defaults are client-go's.
@@ -95,6 +115,8 @@ impl Default for Config {
             batch_get_size: 5120,
             resolved_lock_cache_size: 2048,
             raw: RawConfig::default(),
+            #[cfg(feature = "canary")]
+            canary: None,
         }
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`], [`config`] |
+//! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`], [`canary`], [`config`] |
 //! | the writes of a transaction | [`membuffer`] |
 //! | what can be asked of TiKV and PD | [`request`], [`keyspace`] |
 //! | what goes wrong, and when to try again | [`error`], [`backoff`] |
@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod canary;
 pub mod codec;
 pub mod config;
 pub mod engine;

@@ -24,6 +24,7 @@ use tikv_proto::kvrpcpb;
 
 use super::{lock_options, ms_until_expired, remember};
 use crate::backoff::{Backoff, BackoffKind};
+use crate::canary::Canary;
 use crate::error::{CallFailure, Error, KeyError, LockInfo, PdError};
 use crate::key::Key;
 use crate::knowledge::txn_status::FinalStatus;
@@ -177,7 +178,7 @@ impl CheckTxnStatus {
         if let Some(status) = cx.knowledge().txn_statuses.get(self.start_ts) {
             return self.done(Ok(status.into()), true);
         }
-        if self.is_unconditional() {
+        if self.is_unconditional() || cx.config().has_canary(Canary::LiveLocksExpired) {
             self.current_ts = Timestamp::MAX;
             return self.ask(cx);
         }
@@ -265,7 +266,12 @@ impl CheckTxnStatus {
         // A lock may have been given no life at all: that TiKV shows it means that it is there, whatever the life says.
         let is_locked = response.lock_info.is_some() && commit_ts.is_zero();
         let status = match action {
-            _ if response.lock_ttl != 0 || is_locked => self.alive(response),
+            _ if response.lock_ttl != 0 || is_locked => {
+                if cx.config().has_canary(Canary::LiveStatusRemembered) {
+                    remember(cx, self.start_ts, FinalStatus::RolledBack);
+                }
+                self.alive(response)
+            }
             _ if !commit_ts.is_zero() => remember(cx, self.start_ts, FinalStatus::Committed(commit_ts)).into(),
             Action::NoAction | Action::LockNotExistRollback | Action::TtlExpireRollback => {
                 remember(cx, self.start_ts, FinalStatus::RolledBack).into()
@@ -309,6 +315,7 @@ impl CheckTxnStatus {
     fn on_not_found(&mut self, cx: &mut Context<'_>) -> Poll<Checked> {
         let ttl_ms = self.met.as_ref().map_or(0, |met| met.ttl_ms);
         let left_ms = ms_until_expired(self.current_ts, self.start_ts, ttl_ms);
+        let left_ms = if cx.config().has_canary(Canary::UnlockedPrimaryRolledBack) { 0 } else { left_ms };
         if left_ms == 0 && !self.rollback_if_not_exist {
             self.rollback_if_not_exist = true;
             return self.begin(cx);

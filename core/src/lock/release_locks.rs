@@ -18,6 +18,7 @@ use tikv_proto::kvrpcpb;
 
 use super::{background_options, lock_options};
 use crate::backoff::{Backoff, budget};
+use crate::canary::Canary;
 use crate::error::{Error, KeyError};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
@@ -232,7 +233,7 @@ impl Share {
         let (region, options, backoff) = (Arc::clone(&self.region), self.policy.options.clone(), self.backoff.take());
         match self.policy.release {
             Release::Finish(status) => {
-                let call = RegionCall::to_region(region, self.resolve(status), options, backoff);
+                let call = RegionCall::to_region(region, self.resolve(cx, status), options, backoff);
                 let mut call = call.repeatable().as_retry(self.is_retry);
                 match call.start(cx) {
                     Poll::Ready(end) => self.on_resolved(cx, end),
@@ -256,10 +257,10 @@ impl Share {
         }
     }
 
-    fn resolve(&self, status: FinalStatus) -> kvrpcpb::ResolveLockRequest {
+    fn resolve(&self, cx: &Context<'_>, status: FinalStatus) -> kvrpcpb::ResolveLockRequest {
         let commit_ts = match status {
-            FinalStatus::Committed(commit_ts) => commit_ts,
-            FinalStatus::RolledBack => Timestamp::ZERO,
+            FinalStatus::Committed(commit_ts) if !cx.config().has_canary(Canary::CommitStatusLost) => commit_ts,
+            FinalStatus::Committed(_) | FinalStatus::RolledBack => Timestamp::ZERO,
         };
         kvrpcpb::ResolveLockRequest {
             start_version: self.policy.start_ts.version(),

@@ -12,6 +12,7 @@ use std::task::Poll;
 
 use super::resolve_txn::{Caller, Outcome, ResolveTxn, TxnEnd};
 use crate::backoff::Backoff;
+use crate::canary::Canary;
 use crate::error::{Error, LockInfo};
 use crate::key::Key;
 use crate::knowledge::txn_status::FinalStatus;
@@ -91,6 +92,9 @@ impl ResolveLocks {
         while let Some((_, TxnEnd { start_ts, result, backoff })) = self.transactions.next_finished(cx) {
             self.backoff.merge(backoff);
             match result {
+                Ok(Outcome::CommitsLater) if cx.config().has_canary(Canary::ReadersSeeUncommitted) => {
+                    self.resolution.accessible.push(start_ts);
+                }
                 Ok(outcome) => self.add(start_ts, outcome),
                 Err(error) => {
                     self.transactions.cancel_all(cx);

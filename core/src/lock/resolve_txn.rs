@@ -22,6 +22,7 @@ use super::recover_async_commit::{RecoverAsyncCommit, Recovered, Recovery};
 use super::release_locks::{Release, ReleaseLocks, Released, Scope};
 use super::{LITE_THRESHOLD, remember};
 use crate::backoff::Backoff;
+use crate::canary::Canary;
 use crate::error::{Error, KeyError, LockInfo};
 use crate::key::Key;
 use crate::knowledge::txn_status::FinalStatus;
@@ -135,6 +136,13 @@ impl ResolveTxn {
     }
 
     fn on_alive(&mut self, cx: &mut Context<'_>, alive: Alive, fell_back: bool) -> Poll<TxnEnd> {
+        if cx.config().has_canary(Canary::LiveTxnRolledBack) {
+            return self.finish(cx, FinalStatus::RolledBack, false, Vec::new());
+        }
+        if cx.config().has_canary(Canary::LiveTxnCommitted) {
+            let commit_ts = self.first().start_ts.next();
+            return self.finish(cx, FinalStatus::Committed(commit_ts), false, Vec::new());
+        }
         let is_reader = matches!(self.caller, Caller::Reader { .. });
         if let (0, false, Some(primary)) = (alive.ms_before_expired, fell_back, alive.primary) {
             if primary.use_async_commit {
@@ -145,7 +153,8 @@ impl ResolveTxn {
             0 => BEYOND_ITS_TIME_MS,
             ms => ms,
         };
-        self.done(Ok(match alive.commits_after_caller && is_reader {
+        let commits_later = alive.commits_after_caller || cx.config().has_canary(Canary::ReadersPassLiveLocks);
+        self.done(Ok(match commits_later && is_reader {
             true => Outcome::CommitsLater,
             false => Outcome::Alive { ms_before_expired },
         }))

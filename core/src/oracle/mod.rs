@@ -6,6 +6,7 @@ mod tests;
 use std::task::Poll;
 
 use crate::backoff::{Backoff, BackoffKind, budget};
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{CallFailure, Error, PdError};
 use crate::machine::{Context, Event, Machine, SleepReason, Token};
@@ -67,6 +68,10 @@ impl FetchTimestamp {
             self.alarm = Some(cx.sleep(self.deadline.saturating_since(cx.now()), SleepReason::Deadline));
         }
         self.questions += 1;
+        let known = cx.knowledge().clock.newest().filter(|_| cx.config().has_canary(Canary::StaleTimestamps));
+        if let Some(known) = known {
+            return self.done(cx, Ok(known));
+        }
         self.phase = Phase::Fetching { question: cx.timestamp() };
         Poll::Pending
     }

@@ -9,6 +9,7 @@ use tikv_proto::kvrpcpb;
 
 use super::{RawOptions, check_key};
 use crate::backoff::budget;
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::Key;
@@ -107,7 +108,9 @@ pub fn compare_and_swap(
         ..Default::default()
     };
     let mut point = Point::new(config, key, request, options)?;
-    point.call = point.call.at_most_once();
+    if !config.has_canary(Canary::SwapsRepeated) {
+        point.call = point.call.at_most_once();
+    }
     Ok(point)
 }
 

@@ -13,6 +13,7 @@ use std::task::Poll;
 
 use super::grouping::{Group, Grouped, Grouping, Keyed};
 use crate::backoff::Backoff;
+use crate::canary::Canary;
 use crate::error::Error;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, FanOut, Machine, Token};
@@ -134,6 +135,7 @@ impl<S: Shard> Sharded<S> {
         while let Some((_, end)) = self.tasks.next_finished(cx) {
             match end {
                 TaskEnd::Child(ShardEnd::Done(output)) => return Some(Ok(output)),
+                TaskEnd::Child(ShardEnd::Relocate { .. }) if cx.config().has_canary(Canary::MovedKeysForgotten) => {}
                 TaskEnd::Child(ShardEnd::Relocate { items, backoff }) => self.add(items, backoff, true),
                 TaskEnd::Grouped { grouped, is_retry } => match grouped.result {
                     Ok(groups) => {

@@ -19,6 +19,7 @@ use tikv_proto::kvrpcpb;
 use super::pass_locks::{Blocked, PassLocks, Passed};
 use super::{Read, ReadThrough, SnapshotOptions, Value, check_key, refusal, value};
 use crate::backoff::{Backoff, budget};
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{Error, KeyError, LockInfo};
 use crate::key::Key;
@@ -63,7 +64,10 @@ impl Get {
         let request = kvrpcpb::GetRequest {
             context: None,
             key: key.to_bytes(),
-            version: options.read_ts.version(),
+            version: match config.has_canary(Canary::ReadsOfTheNewest) {
+                true => u64::MAX,
+                false => options.read_ts.version(),
+            },
             need_commit_ts: options.need_commit_ts,
         };
         Get {

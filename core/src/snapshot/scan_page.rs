@@ -25,6 +25,7 @@ use super::get::at;
 use super::pass_locks::{Blocked, PassLocks, Passed};
 use super::{Pair, Read, ReadThrough, SnapshotOptions, Value, nonsense};
 use crate::backoff::{Backoff, budget};
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{Error, LockInfo};
 use crate::key::{Direction, Key, KeyRange};
@@ -222,7 +223,13 @@ impl ScanPage {
             };
         }
         match self.read(response.pairs, part, address.as_ref()) {
-            Ok((page, locks)) if locks.is_empty() => self.done(Ok(page)),
+            Ok((mut page, locks)) if locks.is_empty() || cx.config().has_canary(Canary::ScanSkipsLocks) => {
+                let next = page.next.as_mut().filter(|_| cx.config().has_canary(Canary::ScanSkipsRegionStart));
+                if let Some(next) = next.filter(|next| next.rest.start == part.end) {
+                    next.rest.start = next.rest.start.next();
+                }
+                self.done(Ok(page))
+            }
             Ok((page, locks)) => {
                 let keys = locks.iter().map(|lock| lock.key.clone()).collect();
                 self.pass_locks(cx, keys, locks, AfterLocks::ReadLocked(page))

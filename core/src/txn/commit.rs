@@ -43,6 +43,7 @@ use super::lock_ttl::lock_ttl;
 use super::prewrite::{PrewriteBatch, PrewriteShard, Prewritten};
 use super::{CommitOptions, Mutation, Mutations};
 use crate::backoff::budget;
+use crate::canary::Canary;
 use crate::error::{Error, KeyError};
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, Event, FanOut, Machine, Observation, Token};
@@ -163,9 +164,11 @@ impl Commit {
     }
 
     fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
+        let mut any_prewritten = false;
         while let Some(end) = batches.next_finished(cx) {
             match end.and_then(|prewritten| prewritten) {
                 Ok(Prewritten { has_primary }) => {
+                    any_prewritten = true;
                     if has_primary && self.size_bytes > cx.config().heartbeat_txn_bytes {
                         self.start_heartbeat(cx);
                     }
@@ -180,7 +183,8 @@ impl Commit {
                 }
             }
         }
-        if !batches.is_idle() {
+        let some_will_do = cx.config().has_canary(Canary::CommitBeforeAllPrewritten) && any_prewritten;
+        if !batches.is_idle() && !some_will_do {
             self.phase = Phase::Prewriting(batches);
             return Poll::Pending;
         }
@@ -193,6 +197,10 @@ impl Commit {
             return self.done(Ok(CommitOutcome { commit_ts: None }));
         }
         let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
+        if cx.config().has_canary(Canary::CommitTsWithoutPd) {
+            let commit_ts = self.start_ts.next();
+            return self.fetch_commit_ts(cx, fetch, |_, _| Poll::Ready(Ok(commit_ts)));
+        }
         self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
     }
 
@@ -208,6 +216,10 @@ impl Commit {
                 Poll::Pending
             }
             Poll::Ready(Ok(commit_ts)) => {
+                if cx.config().has_canary(Canary::SecondariesBesidePrimary) {
+                    let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary).cloned().collect();
+                    self.spawn_secondaries(cx, commit_ts, secondaries);
+                }
                 let commit = CommitPrimary::new(
                     cx,
                     self.start_ts,
@@ -238,12 +250,7 @@ impl Commit {
                 Poll::Pending
             }
             Poll::Ready(Ok(PrimaryCommitted { commit_ts, secondaries })) => {
-                let options = self.options.background();
-                let secondaries =
-                    CommitSecondaries::new(cx, self.start_ts, commit_ts, &self.primary, secondaries, options);
-                if let Some(secondaries) = secondaries {
-                    cx.spawn(secondaries);
-                }
+                self.spawn_secondaries(cx, commit_ts, secondaries);
                 self.heartbeat.cancel_all(cx);
                 self.done(Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
             }
@@ -257,11 +264,24 @@ impl Commit {
     /// The only way to end with an error once something was sent. An outcome that is not known keeps its locks: to roll them
     /// back could undo a commit.
     fn fail(&mut self, cx: &mut Context<'_>, error: Error, keys: Vec<Key>) -> Poll<End> {
-        if !error.is_undetermined() {
+        if !error.is_undetermined() || cx.config().has_canary(Canary::CleanupAfterUndetermined) {
             self.spawn_cleanup(cx, keys);
         }
         self.heartbeat.cancel_all(cx);
         self.done(Err(error))
+    }
+
+    fn spawn_secondaries(&self, cx: &mut Context<'_>, commit_ts: Timestamp, secondaries: Vec<Key>) {
+        if cx.config().has_canary(Canary::SecondariesRolledBack) {
+            return self.spawn_cleanup(cx, secondaries);
+        }
+        let elsewhere = cx.config().has_canary(Canary::SecondariesAtAnotherTs);
+        let commit_ts = if elsewhere { commit_ts.next() } else { commit_ts };
+        let options = self.options.background();
+        let secondaries = CommitSecondaries::new(cx, self.start_ts, commit_ts, &self.primary, secondaries, options);
+        if let Some(secondaries) = secondaries {
+            cx.spawn(secondaries);
+        }
     }
 
     fn spawn_cleanup(&self, cx: &mut Context<'_>, keys: Vec<Key>) {
@@ -382,6 +402,9 @@ impl Machine for Commit {
     /// Before the first prewrite there is nothing to do. While nothing has decided the transaction, it is rolled back. Once
     /// the primary is being committed, it is finished.
     fn abandon(&mut self, cx: &mut Context<'_>) -> Abandoned {
+        if cx.config().has_canary(Canary::AbandonedCommitGoesOn) {
+            return Abandoned::FinishInBackground;
+        }
         let keys = match &self.phase {
             Phase::Starting(_) | Phase::Grouping(_) | Phase::Ended => Vec::new(),
             Phase::Prewriting(batches) => self.keys_sent(batches),

@@ -24,6 +24,7 @@ use tikv_proto::kvrpcpb::{CommitRequest, CommitResponse, CommitRole};
 use super::commit_ts::FetchCommitTs;
 use super::{CommitTsRules, refusal};
 use crate::backoff::{Backoff, BackoffKind, budget};
+use crate::canary::Canary;
 use crate::error::{Error, KeyError};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
@@ -173,7 +174,13 @@ impl CommitPrimary {
 
     fn on_end(&mut self, cx: &mut Context<'_>, end: CallEnd<CommitResponse>) -> Poll<End> {
         self.attempts += end.attempts;
+        if cx.config().has_canary(Canary::UndeterminedForgotten) {
+            self.maybe_executed = false;
+        }
         self.maybe_executed |= end.maybe_executed;
+        if cx.config().has_canary(Canary::UndeterminedMasked) {
+            self.maybe_executed = false;
+        }
         self.backoff = end.backoff.clone();
         let moved = matches!(end.result, Err(CallError::Relocate(_)));
         match end.into_result("Commit") {
@@ -187,6 +194,13 @@ impl CommitPrimary {
     fn on_answer(&mut self, cx: &mut Context<'_>, response: CommitResponse) -> Poll<End> {
         self.maybe_executed = false;
         let Some(error) = refusal::key_error(response.error) else { return self.committed() };
+        let is_assumed = match error {
+            KeyError::CommitTsExpired { .. } => cx.config().has_canary(Canary::CommitTsExpiredIgnored),
+            _ => cx.config().has_canary(Canary::RefusedCommitAssumed),
+        };
+        if is_assumed {
+            return self.committed();
+        }
         if let KeyError::CommitTsExpired { key, min_commit_ts, .. } = &error {
             let lead = min_commit_ts.version().saturating_sub(self.commit_ts.version());
             if *key == self.primary && lead <= MAX_MIN_COMMIT_TS_LEAD {

@@ -26,6 +26,7 @@ use tikv_proto::kvrpcpb::{self, Op, PrewriteRequest, PrewriteResponse};
 
 use super::{Mutation, OnLock, refusal};
 use crate::backoff::{Backoff, BackoffKind};
+use crate::canary::Canary;
 use crate::error::{Conflict, ConflictReason, Error, KeyError, LockInfo};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
@@ -61,7 +62,7 @@ impl Shard for PrewriteShard {
 
     fn child(
         &self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         region: Arc<Region>,
         mutations: Vec<Mutation>,
         backoff: Backoff,
@@ -74,6 +75,7 @@ impl Shard for PrewriteShard {
             txn_size: region_keys.copied().unwrap_or(u64::MAX),
             ..(*self.request).clone()
         };
+        let request = falsified(cx, request);
         PrewriteBatch {
             region,
             mutations,
@@ -97,6 +99,19 @@ impl Shard for PrewriteShard {
     fn deadline(&self) -> Time {
         self.options.deadline
     }
+}
+
+/// The request with a mistake, where one is to be made.
+fn falsified(cx: &Context<'_>, mut request: PrewriteRequest) -> PrewriteRequest {
+    if cx.config().has_canary(Canary::AbsenceUnchecked) {
+        request.mutations.iter_mut().filter(|mutation| mutation.op() == Op::Insert).for_each(|mutation| {
+            mutation.set_op(Op::Put);
+        });
+    }
+    if cx.config().has_canary(Canary::LocksLeftOut) && request.mutations.len() > 1 {
+        request.mutations.retain(|mutation| mutation.op() != Op::Lock || mutation.key == request.primary_lock);
+    }
+    request
 }
 
 /// All mutations of a batch are prewritten.
@@ -174,6 +189,7 @@ impl PrewriteBatch {
         let backoff = end.backoff.clone();
         match end.into_result("Prewrite") {
             Ok(response) => self.on_response(cx, response, backoff),
+            Err(_) if cx.config().has_canary(Canary::UnansweredPrewritesAssumed) => self.prewritten(),
             Err(error) => self.done(Err(error)),
         }
     }
@@ -186,6 +202,9 @@ impl PrewriteBatch {
             return self.prewritten();
         }
         match self.verdict(response.errors) {
+            Verdict::Failed(Error::WriteConflict(_)) if cx.config().has_canary(Canary::ConflictsIgnored) => {
+                self.prewritten()
+            }
             Verdict::Failed(error) => self.done(Err(error)),
             Verdict::Locked(locks) => self.resolve(cx, locks, backoff),
         }

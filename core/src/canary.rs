@@ -1,0 +1,92 @@
+//! Deliberate mistakes in the protocol, one at a time, to prove that the checkers of the simulation can see.
+//!
+//! A client makes one of them when its [`Config`](crate::config::Config) says so, for which there is a field with the feature
+//! `canary` only. Nothing that is released has that feature; without it, the mistakes are not even compiled.
+
+macro_rules! canaries {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// A mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Canary {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl Canary {
+            /// Each of them.
+            pub const ALL: &'static [Canary] = &[$(Canary::$variant),+];
+
+            /// What it is called on command lines.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Canary::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+canaries! {
+    /// What a transaction has locked is rolled back although its outcome is not known.
+    CleanupAfterUndetermined = "cleanup-after-undetermined",
+    /// Secondaries are committed beside the primary, not after it.
+    SecondariesBesidePrimary = "secondaries-beside-primary",
+    /// A commit that was not answered is reported as one that failed.
+    UndeterminedMasked = "undetermined-masked",
+    /// The next attempt to commit makes one forget that an earlier one may have been executed.
+    UndeterminedForgotten = "undetermined-forgotten",
+    /// The commit begins when one batch is prewritten.
+    CommitBeforeAllPrewritten = "commit-before-all-prewritten",
+    /// A prewrite that meets a conflict counts as one that succeeded.
+    ConflictsIgnored = "conflicts-ignored",
+    /// A prewrite that was not answered counts as one that succeeded.
+    UnansweredPrewritesAssumed = "unanswered-prewrites-assumed",
+    /// The transaction commits right after its start, not at a timestamp of PD.
+    CommitTsWithoutPd = "commit-ts-without-pd",
+    /// A commit at a timestamp that readers were promised not to see counts as executed.
+    CommitTsExpiredIgnored = "commit-ts-expired-ignored",
+    /// Whatever TiKV says to the commit of a primary, it counts as executed.
+    RefusedCommitAssumed = "refused-commit-assumed",
+    /// Secondaries are committed at another timestamp than the primary.
+    SecondariesAtAnotherTs = "secondaries-at-another-ts",
+    /// Secondaries are rolled back when the primary is committed.
+    SecondariesRolledBack = "secondaries-rolled-back",
+    /// An owner that loses interest before anything is decided gets its transaction committed.
+    AbandonedCommitGoesOn = "abandoned-commit-goes-on",
+    /// Keys that are to be absent are written all the same.
+    AbsenceUnchecked = "absence-unchecked",
+    /// Keys that are to be locked only are left out.
+    LocksLeftOut = "locks-left-out",
+    /// Locks are judged as if they had expired, however young.
+    LiveLocksExpired = "live-locks-expired",
+    /// A transaction whose primary is not locked yet is rolled back, whatever the life of its other locks.
+    UnlockedPrimaryRolledBack = "unlocked-primary-rolled-back",
+    /// The locks of a live transaction are released as those of one that was rolled back.
+    LiveTxnRolledBack = "live-txn-rolled-back",
+    /// The locks of a live transaction are released as those of one that has committed.
+    LiveTxnCommitted = "live-txn-committed",
+    /// That a transaction is alive is remembered as its being rolled back.
+    LiveStatusRemembered = "live-status-remembered",
+    /// Locks of committed transactions are released as those of ones that were rolled back.
+    CommitStatusLost = "commit-status-lost",
+    /// Readers pass the locks of live transactions that may still commit before them.
+    ReadersPassLiveLocks = "readers-pass-live-locks",
+    /// Readers take the values of locks whose transactions commit after them.
+    ReadersSeeUncommitted = "readers-see-uncommitted",
+    /// Reads see what is newest, not what was there at their timestamp.
+    ReadsOfTheNewest = "reads-of-the-newest",
+    /// A batch get takes locked keys for absent ones.
+    BatchGetSkipsLocks = "batch-get-skips-locks",
+    /// A scan leaves locked keys out.
+    ScanSkipsLocks = "scan-skips-locks",
+    /// A scan goes on behind the first key of the next region.
+    ScanSkipsRegionStart = "scan-skips-region-start",
+    /// Keys whose region has changed are given up without a word.
+    MovedKeysForgotten = "moved-keys-forgotten",
+    /// Any timestamp that PD has ever given will do.
+    StaleTimestamps = "stale-timestamps",
+    /// A compare-and-swap is repeated although it may have been executed.
+    SwapsRepeated = "swaps-repeated",
+    /// Calls and back-offs take no notice of the deadline.
+    DeadlinesIgnored = "deadlines-ignored",
+}
