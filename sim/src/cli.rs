@@ -67,6 +67,20 @@ pub(crate) struct Replay {
     quiet: bool,
 }
 
+/// Tries deliberate mistakes.
+#[cfg(feature = "canary")]
+#[derive(Args, Debug)]
+pub(crate) struct Canaries {
+    /// The seeds to try each with.
+    #[arg(long, default_value = "0..2000")]
+    seeds: Seeds,
+    #[command(flatten)]
+    draw: Draw,
+    /// Only those whose names contain this.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
 /// A range of seeds.
 #[derive(Clone, Debug)]
 struct Seeds(Range<u64>);
@@ -230,6 +244,28 @@ impl Replay {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+#[cfg(feature = "canary")]
+impl Canaries {
+    pub(crate) fn execute(&self) -> ExitCode {
+        use tikv_core::canary::Canary;
+        use tikv_sim::simulate::hunt;
+
+        // Panics are reported as what they are.
+        std::panic::set_hook(Box::new(|_| ()));
+        let mut all_caught = true;
+        say(&format!("{:30} {:>6}  noticed by", "mistake", "seeds"));
+        for canary in Canary::ALL.iter().filter(|canary| canary.name().contains(&self.only)) {
+            let caught = hunt(*canary, self.seeds.0.clone(), &self.draw.plan());
+            all_caught &= caught.is_some();
+            say(&match caught {
+                Some(caught) => format!("{:30} {:>6}  {}", canary.name(), caught.seeds, caught.violation.rule),
+                None => format!("{:30} {:>6}  nobody", canary.name(), "-"),
+            });
+        }
+        if all_caught { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

@@ -31,6 +31,9 @@ enum Command {
     Run(cli::Run),
     /// Simulates one seed again, and prints what happens.
     Replay(cli::Replay),
+    /// Has clients make deliberate mistakes, and tells which check noticed each, after how many seeds.
+    #[cfg(feature = "canary")]
+    Canaries(cli::Canaries),
 }
 
 #[derive(Args)]
@@ -72,6 +75,8 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve,
         Command::Run(run) => return run.execute(),
         Command::Replay(replay) => return replay.execute(),
+        #[cfg(feature = "canary")]
+        Command::Canaries(canaries) => return canaries.execute(),
     };
     match run(serve) {
         Ok(()) => ExitCode::SUCCESS,

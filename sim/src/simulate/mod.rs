@@ -26,6 +26,8 @@
 //!
 //! From the command line: `tikv-sim run --seeds 0..1000`, and `tikv-sim replay SEED` to see what happened.
 
+#[cfg(feature = "canary")]
+mod canaries;
 mod check;
 mod client;
 mod faults;
@@ -39,6 +41,8 @@ mod trace;
 mod workload;
 mod world;
 
+#[cfg(feature = "canary")]
+pub use self::canaries::{Caught, hunt};
 pub use self::check::{Broken, Rule};
 pub use self::faults::{FaultKind, FaultSet, Injection, UnknownFault};
 pub use self::options::Options;
@@ -51,11 +55,11 @@ use self::world::World;
 /// Runs a scenario.
 #[must_use]
 pub fn simulate(scenario: &Scenario) -> Report {
-    World::new(scenario, false).run()
+    World::new(scenario, scenario.options.config(), false).run()
 }
 
 /// Runs a scenario, and keeps all events.
 #[must_use]
 pub fn simulate_with_trace(scenario: &Scenario) -> Report {
-    World::new(scenario, true).run()
+    World::new(scenario, scenario.options.config(), true).run()
 }

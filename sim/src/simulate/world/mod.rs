@@ -163,13 +163,14 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(scenario: &Scenario, keeps_trace: bool) -> Self {
+    /// Clients have these settings, but for the auditor, who has those of the scenario.
+    pub(super) fn new(scenario: &Scenario, config: Config, keeps_trace: bool) -> Self {
         let scenario = scenario.clone();
         let options = &scenario.options;
         let mut rng = Rng::new(scenario.seed ^ 0x5EED_0000_0000_0000);
         let workload = scenario.workload.workload(options.keys);
         let keys = workload.keys().to_vec();
-        let (config, patient_config) = (options.config(), options.patient_config());
+        let patient_config = options.patient_config();
         let mut cluster = Cluster::new(cluster_options(&scenario, &keys, rng.next_u64()));
         cluster.storage_mut().enable_journal();
         let stores = cluster.topology().stores().map(|store| (store.meta.id, StoreState::default())).collect();
