@@ -39,8 +39,8 @@ canaries! {
     CommitBeforeAllPrewritten = "commit-before-all-prewritten",
     /// A prewrite that meets a conflict counts as one that succeeded.
     ConflictsIgnored = "conflicts-ignored",
-    /// A prewrite that was not answered counts as one that succeeded.
-    UnansweredPrewritesAssumed = "unanswered-prewrites-assumed",
+    /// One group of keys is never prewritten.
+    LastGroupForgotten = "last-group-forgotten",
     /// The transaction commits right after its start, not at a timestamp of PD.
     CommitTsWithoutPd = "commit-ts-without-pd",
     /// A commit at a timestamp that readers were promised not to see counts as executed.
@@ -65,6 +65,8 @@ canaries! {
     LiveTxnRolledBack = "live-txn-rolled-back",
     /// The locks of a live transaction are released as those of one that has committed.
     LiveTxnCommitted = "live-txn-committed",
+    /// The locks of a transaction that was rolled back are released as those of one that has committed.
+    RolledBackTxnCommitted = "rolled-back-txn-committed",
     /// That a transaction is alive is remembered as its being rolled back.
     LiveStatusRemembered = "live-status-remembered",
     /// Locks of committed transactions are released as those of ones that were rolled back.
@@ -75,10 +77,16 @@ canaries! {
     ReadersSeeUncommitted = "readers-see-uncommitted",
     /// Reads see what is newest, not what was there at their timestamp.
     ReadsOfTheNewest = "reads-of-the-newest",
+    /// Reads see what was there a little before their timestamp.
+    ReadsOfThePast = "reads-of-the-past",
     /// A batch get takes locked keys for absent ones.
     BatchGetSkipsLocks = "batch-get-skips-locks",
     /// A scan leaves locked keys out.
     ScanSkipsLocks = "scan-skips-locks",
+    /// A scan ends with the first region.
+    ScanEndsWithRegion = "scan-ends-with-region",
+    /// A scan of raw keys goes on behind the first key of the next region.
+    RawScanSkipsRegionStart = "raw-scan-skips-region-start",
     /// A scan goes on behind the first key of the next region.
     ScanSkipsRegionStart = "scan-skips-region-start",
     /// Keys whose region has changed are given up without a word.

@@ -228,7 +228,10 @@ impl CheckTxnStatus {
             context: None,
             primary_key: self.primary.to_bytes(),
             lock_ts: self.start_ts.version(),
-            caller_start_ts: self.caller_start_ts.version(),
+            caller_start_ts: match cx.config().has_canary(Canary::ReadersPassLiveLocks) {
+                true => 0,
+                false => self.caller_start_ts.version(),
+            },
             current_ts: self.current_ts.version(),
             rollback_if_not_exist: self.rollback_if_not_exist,
             force_sync_commit: self.force_sync_commit,

@@ -124,6 +124,10 @@ impl ResolveTxn {
             Ok(TxnStatus::Committed(commit_ts)) => {
                 self.finish(cx, FinalStatus::Committed(commit_ts), checked.remembered, Vec::new())
             }
+            Ok(TxnStatus::RolledBack) if cx.config().has_canary(Canary::RolledBackTxnCommitted) => {
+                let commit_ts = self.first().start_ts.next();
+                self.finish(cx, FinalStatus::Committed(commit_ts), checked.remembered, Vec::new())
+            }
             Ok(TxnStatus::RolledBack) => self.finish(cx, FinalStatus::RolledBack, checked.remembered, Vec::new()),
             // The heartbeats of its primary have stopped: the transaction's other locks may go with it.
             Ok(TxnStatus::PessimisticLockExpired) => {

@@ -15,6 +15,7 @@ use super::CallOptions;
 use super::locate::{Locate, Located, Place, not_of_place};
 use super::region_call::{CallEnd, CallError, RegionCall};
 use crate::backoff::Backoff;
+use crate::canary::Canary;
 use crate::error::Error;
 use crate::key::{Direction, KeyRange};
 use crate::machine::{Context, Event, Machine, Token};
@@ -93,7 +94,7 @@ impl<V: RangeVisit> RangeWalk<V> {
                 return Poll::Pending;
             };
             match self.call(cx, located) {
-                Ok(Some(end)) => match self.on_call_end(end) {
+                Ok(Some(end)) => match self.on_call_end(cx, end) {
                     Some(done) => return Poll::Ready(done),
                     None => continue,
                 },
@@ -129,6 +130,7 @@ impl<V: RangeVisit> RangeWalk<V> {
     /// `None` if the walk goes on.
     fn on_call_end(
         &mut self,
+        cx: &Context<'_>,
         end: CallEnd<<V::Request as StoreRequest>::Response>,
     ) -> Option<Result<V::Output, Error>> {
         let Phase::Calling { part, .. } = std::mem::replace(&mut self.phase, Phase::Idle) else { return None };
@@ -146,6 +148,9 @@ impl<V: RangeVisit> RangeWalk<V> {
         }
         if self.visit.is_satisfied() || !self.step_over(&part) {
             return Some(Ok(self.visit.finish()));
+        }
+        if cx.config().has_canary(Canary::RawScanSkipsRegionStart) && self.direction == Direction::Forward {
+            self.rest.start = self.rest.start.next();
         }
         self.backoff = self.budget.clone();
         self.is_retry = false;
@@ -195,7 +200,7 @@ impl<V: RangeVisit> Machine for RangeWalk<V> {
                 end
             }
         };
-        match self.on_call_end(end) {
+        match self.on_call_end(cx, end) {
             Some(done) => Poll::Ready(done),
             None => self.next_region(cx),
         }

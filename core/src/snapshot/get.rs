@@ -26,7 +26,7 @@ use crate::key::Key;
 use crate::machine::{Context, Event, Machine, Token};
 use crate::request::Shared;
 use crate::route::{self, CallEnd, RegionCall};
-use crate::timestamp::Timestamp;
+use crate::timestamp::{LOGICAL_BITS, Timestamp};
 
 /// How many transactions a read of the newest version ignores before it asks what became of the next one.
 const MAX_SKIPPED: u32 = 64;
@@ -64,10 +64,7 @@ impl Get {
         let request = kvrpcpb::GetRequest {
             context: None,
             key: key.to_bytes(),
-            version: match config.has_canary(Canary::ReadsOfTheNewest) {
-                true => u64::MAX,
-                false => options.read_ts.version(),
-            },
+            version: version(config, options.read_ts),
             need_commit_ts: options.need_commit_ts,
         };
         Get {
@@ -153,6 +150,15 @@ impl Get {
         let nothing = ReadThrough::new(self.options.read_ts);
         Poll::Ready(Read { result, read_through: std::mem::replace(&mut self.read_through, nothing) })
     }
+}
+
+/// The version to read; another one, where that mistake is to be made.
+fn version(config: &Config, read_ts: Timestamp) -> u64 {
+    if config.has_canary(Canary::ReadsOfTheNewest) {
+        return u64::MAX;
+    }
+    let too_old = if config.has_canary(Canary::ReadsOfThePast) { 5 << LOGICAL_BITS } else { 0 };
+    read_ts.version().saturating_sub(too_old)
 }
 
 /// What the snapshot knows is of use only at its timestamp.

@@ -228,6 +228,9 @@ impl ScanPage {
                 if let Some(next) = next.filter(|next| next.rest.start == part.end) {
                     next.rest.start = next.rest.start.next();
                 }
+                if cx.config().has_canary(Canary::ScanEndsWithRegion) {
+                    page.next = None;
+                }
                 self.done(Ok(page))
             }
             Ok((page, locks)) => {

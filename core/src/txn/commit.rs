@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tikv_proto::kvrpcpb::PrewriteRequest;
+use tikv_proto::kvrpcpb::{Op, PrewriteRequest};
 
 use super::batches::primary_first;
 use super::cleanup::Cleanup;
@@ -137,7 +137,11 @@ impl Commit {
         };
         let region_keys = groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
         let mut batches = Sharded::new(self.prewrite_shard(cx, region_keys), cx.config().operation_concurrency);
-        for batch in primary_first(groups, &self.primary, batches.shard()) {
+        let mut groups = primary_first(groups, &self.primary, batches.shard());
+        if cx.config().has_canary(Canary::LastGroupForgotten) && groups.len() > 1 {
+            groups.pop();
+        }
+        for batch in groups {
             batches.add_group(cx, batch, &grouped.backoff, false);
         }
         batches.run(cx);
@@ -349,7 +353,12 @@ impl Machine for Commit {
     type Output = End;
 
     fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let Phase::Starting(mutations) = std::mem::replace(&mut self.phase, Phase::Ended) else { return Poll::Pending };
+        let Phase::Starting(mut mutations) = std::mem::replace(&mut self.phase, Phase::Ended) else {
+            return Poll::Pending;
+        };
+        if cx.config().has_canary(Canary::LocksLeftOut) {
+            mutations.retain(|mutation| mutation.op != Op::Lock || mutation.key == self.primary);
+        }
         if mutations.is_empty() {
             return self.done(Ok(CommitOutcome { commit_ts: None }));
         }

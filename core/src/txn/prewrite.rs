@@ -108,9 +108,6 @@ fn falsified(cx: &Context<'_>, mut request: PrewriteRequest) -> PrewriteRequest 
             mutation.set_op(Op::Put);
         });
     }
-    if cx.config().has_canary(Canary::LocksLeftOut) && request.mutations.len() > 1 {
-        request.mutations.retain(|mutation| mutation.op() != Op::Lock || mutation.key == request.primary_lock);
-    }
     request
 }
 
@@ -189,7 +186,6 @@ impl PrewriteBatch {
         let backoff = end.backoff.clone();
         match end.into_result("Prewrite") {
             Ok(response) => self.on_response(cx, response, backoff),
-            Err(_) if cx.config().has_canary(Canary::UnansweredPrewritesAssumed) => self.prewritten(),
             Err(error) => self.done(Err(error)),
         }
     }

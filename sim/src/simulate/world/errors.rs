@@ -1,5 +1,7 @@
 //! Which errors operations may end with, and what they are called in totals.
 
+use std::time::Duration;
+
 use tikv_core::error::Error;
 use tikv_core::timestamp::Timestamp;
 
@@ -15,8 +17,8 @@ impl World {
         let plausible = match error {
             Error::WriteConflict(conflict) => conflict.conflict_ts != start_ts,
             Error::KeyExists { .. } => self.scenario.workload == WorkloadKind::Insert,
-            // Whoever waits too long for others loses its own locks.
-            Error::RolledBack { .. } => true,
+            // Whoever waits too long for others loses its own locks, but not before their time is up.
+            Error::RolledBack { .. } => self.age(start_ts).as_millis() >= self.scenario.options.lock_ttl_ms.into(),
             Error::Pd(_)
             | Error::RetriesExhausted { .. }
             | Error::Locked(_)
@@ -29,6 +31,11 @@ impl World {
             _ => false,
         };
         ensure(plausible, Rule::PlausibleError, || format!("transaction {start_ts} ends with: {error} ({error:?})"))
+    }
+
+    /// How old a transaction is by PD's clock.
+    fn age(&mut self, start_ts: Timestamp) -> Duration {
+        self.cluster.pd_mut().next_timestamp(self.now).physical_since(start_ts)
     }
 
     fn has_faults(&self) -> bool {
