@@ -56,7 +56,7 @@ pub fn large() -> Vec<Setup> {
         two_regions("two writers, a death, a leap", writers, Luck { crashes: 1, leaps: 1, ..LUCKY }),
         two_regions("two writers, a fault", writers, Luck { faults: 1, ..LUCKY }),
         two_regions("two writers, a reader after one", &[&[Write(AB)], &[Write(A), BatchGet(AB)]], LUCKY),
-        two_regions("lost interest, a fault, a leap", pair, Luck { abandons: 1, faults: 1, leaps: 1, ..LUCKY }),
+        two_regions("lost interest, a leap", pair, Luck { abandons: 1, leaps: 1, ..LUCKY }),
         two_regions(
             "three keys, a death, a leap",
             &[&[Write(ABC)], &[Scan(ABC)]],

@@ -15,8 +15,8 @@ use tikv_model::cases;
 use tikv_model::explorer::{Limits, explore};
 use tikv_model::world::Protocol;
 
-/// About what fits into 8 GB.
-const MAX_STATES: usize = 12_000_000;
+/// Enough for every case, and no more than some gigabytes.
+const MAX_STATES: usize = 6_000_000;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
