@@ -14,7 +14,7 @@ fn in_a_hurry(knowledge: Knowledge) -> Script<Commit> {
 
 /// PD is asked where key `a` is, and has not answered when time is up.
 fn let_pd_be_silent(script: &mut Script<Commit>) {
-    let alarm = script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Deadline));
+    let alarm = script.expect_alarm();
     let Some(Command::Pd { token: question, .. }) = script.next() else { panic!("PD is to be asked") };
     script.advance(Duration::from_millis(10)).event(alarm, Event::Woken).expect_cancel(question);
 }
@@ -50,8 +50,9 @@ fn about_to_commit() -> Script<Commit> {
     let mut script = in_a_hurry(two_regions());
     let prewrite = expect_prewrite(&mut script, &["a"]);
     accept_prewrite(&mut script, prewrite);
+    let alarm = script.expect_alarm();
     script.expect_timestamp();
-    script.timestamp(ts(2_000));
+    script.timestamp(ts(2_000)).expect_cancel(alarm);
     expect_commit(&mut script, &["a"], ts(2_000));
     script
 }
