@@ -33,8 +33,6 @@ canaries! {
     SecondariesBesidePrimary = "secondaries-beside-primary",
     /// A commit that was not answered is reported as one that failed.
     UndeterminedMasked = "undetermined-masked",
-    /// The next attempt to commit makes one forget that an earlier one may have been executed.
-    UndeterminedForgotten = "undetermined-forgotten",
     /// The commit begins when one batch is prewritten.
     CommitBeforeAllPrewritten = "commit-before-all-prewritten",
     /// A prewrite that meets a conflict counts as one that succeeded.

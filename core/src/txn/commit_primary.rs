@@ -174,9 +174,6 @@ impl CommitPrimary {
 
     fn on_end(&mut self, cx: &mut Context<'_>, end: CallEnd<CommitResponse>) -> Poll<End> {
         self.attempts += end.attempts;
-        if cx.config().has_canary(Canary::UndeterminedForgotten) {
-            self.maybe_executed = false;
-        }
         self.maybe_executed |= end.maybe_executed;
         if cx.config().has_canary(Canary::UndeterminedMasked) {
             self.maybe_executed = false;
