@@ -20,7 +20,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// An async runtime: four things, so that another one is a page of code.
 ///
 /// The crates `tikv-transport-tokio`, `tikv-transport-smol` and `tikv-transport-async-std` implement it for theirs, the
-/// example `manual_runtime` for plain threads, and `tikv-sim` for a simulation with virtual time.
+/// example `thread_runtime` for plain threads, and `tikv-sim` for a simulation with virtual time.
 pub trait Runtime: Send + Sync + 'static {
     /// Opens a TCP connection to `address` (`host:port`), without delaying small packets.
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Io>>>;
