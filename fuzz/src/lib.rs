@@ -16,6 +16,7 @@ mod input;
 mod membuffer;
 mod region_index;
 mod stream;
+mod txn_schedule;
 mod wire;
 
 pub use grpc_frames::grpc_frames;
@@ -23,6 +24,7 @@ pub use hostile_server::hostile_server;
 pub use membuffer::membuffer;
 pub use region_index::region_index;
 pub use stream::batch_stream;
+pub use txn_schedule::txn_schedule;
 pub use wire::{codec, proto_decode};
 
 /// A target: its name, which is that of its corpus, and what it does.
@@ -37,4 +39,5 @@ pub const TARGETS: &[Target] = &[
     ("grpc_frames", grpc_frames),
     ("region_index", region_index),
     ("membuffer", membuffer),
+    ("txn_schedule", txn_schedule),
 ];

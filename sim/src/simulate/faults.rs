@@ -78,6 +78,20 @@ fault_kinds! {
     ClockJump = "clock-jump";
 }
 
+impl FaultKind {
+    /// The largest `amount` that makes sense.
+    pub(super) const fn max_amount(self) -> u32 {
+        match self {
+            FaultKind::Loss | FaultKind::Duplication | FaultKind::Undetermined => 500,
+            FaultKind::Busy | FaultKind::RegionErrors => 1_000,
+            FaultKind::Delay | FaultKind::StoreSlow => 10_000_000,
+            FaultKind::TsoJump | FaultKind::ClockJump => 3_600_000,
+            FaultKind::ClientCrash | FaultKind::Cancel => 50,
+            _ => 0,
+        }
+    }
+}
+
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -99,6 +113,44 @@ pub struct Injection {
     pub other: u16,
     /// How much: see [`FaultKind`].
     pub amount: u32,
+}
+
+impl Injection {
+    /// The longest that a fault lasts, in µs.
+    pub(super) const MAX_DURATION_US: u32 = 60_000_000;
+    /// How many bytes it is.
+    const BYTES: usize = 17;
+
+    /// As bytes, which [`Injection::all_of_bytes`] reads.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Injection::BYTES] {
+        let mut bytes = [0; Injection::BYTES];
+        bytes[0] = self.kind as u8;
+        bytes[1..5].copy_from_slice(&self.at_us.to_le_bytes());
+        bytes[5..9].copy_from_slice(&self.duration_us.to_le_bytes());
+        bytes[9..11].copy_from_slice(&self.target.to_le_bytes());
+        bytes[11..13].copy_from_slice(&self.other.to_le_bytes());
+        bytes[13..].copy_from_slice(&self.amount.to_le_bytes());
+        bytes
+    }
+
+    /// The schedule that the bytes describe. All bytes do: what does not suffice for one more fault is left out, what is out of
+    /// bounds is brought within.
+    pub fn all_of_bytes(bytes: &[u8]) -> impl Iterator<Item = Injection> {
+        bytes.chunks_exact(Injection::BYTES).map(|bytes| {
+            let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+            let word = |at: usize| u32::from(half(at)) | u32::from(half(at + 2)) << 16;
+            let kind = FaultKind::ALL[usize::from(bytes[0]) % FaultKind::ALL.len()];
+            Injection {
+                kind,
+                at_us: word(1),
+                duration_us: word(5).min(Injection::MAX_DURATION_US),
+                target: half(9),
+                other: half(11),
+                amount: word(13).min(kind.max_amount()),
+            }
+        })
+    }
 }
 
 impl fmt::Display for Injection {

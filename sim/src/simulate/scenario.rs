@@ -52,8 +52,6 @@ impl Default for Plan {
 const MAX_INJECTIONS: usize = 1024;
 /// Most injections that are drawn.
 const MAX_DRAWN: u32 = 100;
-/// Bytes of an injection.
-const INJECTION_BYTES: usize = 17;
 
 impl Scenario {
     /// The scenario of a seed.
@@ -82,12 +80,7 @@ impl Scenario {
         bytes.push(self.workload as u8);
         bytes.extend(self.options.words().iter().flat_map(|word| word.to_le_bytes()));
         for fault in self.faults.iter().take(MAX_INJECTIONS) {
-            bytes.push(fault.kind as u8);
-            bytes.extend(fault.at_us.to_le_bytes());
-            bytes.extend(fault.duration_us.to_le_bytes());
-            bytes.extend(fault.target.to_le_bytes());
-            bytes.extend(fault.other.to_le_bytes());
-            bytes.extend(fault.amount.to_le_bytes());
+            bytes.extend(fault.to_bytes());
         }
         bytes
     }
@@ -99,18 +92,7 @@ impl Scenario {
         let seed = u64::from_le_bytes(bytes.take());
         let [workload] = bytes.take();
         let options = Options::of_words(std::array::from_fn(|_| u32::from_le_bytes(bytes.take())));
-        let mut faults = Vec::new();
-        while bytes.0.len() >= INJECTION_BYTES && faults.len() < MAX_INJECTIONS {
-            let [kind] = bytes.take();
-            faults.push(Injection {
-                kind: FaultKind::ALL[usize::from(kind) % FaultKind::ALL.len()],
-                at_us: u32::from_le_bytes(bytes.take()),
-                duration_us: u32::from_le_bytes(bytes.take()),
-                target: u16::from_le_bytes(bytes.take()),
-                other: u16::from_le_bytes(bytes.take()),
-                amount: u32::from_le_bytes(bytes.take()),
-            });
-        }
+        let faults = Injection::all_of_bytes(bytes.0).take(MAX_INJECTIONS).collect();
         Scenario { seed, workload: WorkloadKind::ALL[usize::from(workload) % WorkloadKind::ALL.len()], options, faults }
     }
 }
@@ -135,7 +117,7 @@ fn draw_faults(rng: &mut Rng, options: &Options, set: FaultSet) -> Vec<Injection
     if total == 0 {
         return Vec::new();
     }
-    let longest_us = log_uniform(rng, 1_000, 60_000_000);
+    let longest_us = log_uniform(rng, 1_000, Injection::MAX_DURATION_US);
     let horizon_us = options.expected_us() * (1 + rng.below(4)) / 4;
     let horizon_us = u32::try_from(horizon_us).unwrap_or(u32::MAX).max(10_000);
     let count = log_uniform(rng, 1, MAX_DRAWN);
@@ -155,13 +137,18 @@ fn draw_faults(rng: &mut Rng, options: &Options, set: FaultSet) -> Vec<Injection
 }
 
 fn draw_fault(rng: &mut Rng, kind: FaultKind, horizon_us: u32, longest_us: u32) -> Injection {
-    let amount = match kind {
-        FaultKind::Loss | FaultKind::Duplication | FaultKind::Undetermined => log_uniform(rng, 10, 500),
-        FaultKind::Busy | FaultKind::RegionErrors => log_uniform(rng, 10, 1000),
-        FaultKind::Delay | FaultKind::StoreSlow => log_uniform(rng, 100, 10_000_000),
-        FaultKind::TsoJump | FaultKind::ClockJump => log_uniform(rng, 1, 3_600_000),
-        FaultKind::ClientCrash | FaultKind::Cancel => log_uniform(rng, 1, 50),
-        _ => 0,
+    let least = match kind {
+        FaultKind::Loss
+        | FaultKind::Duplication
+        | FaultKind::Undetermined
+        | FaultKind::Busy
+        | FaultKind::RegionErrors => 10,
+        FaultKind::Delay | FaultKind::StoreSlow => 100,
+        _ => 1,
+    };
+    let amount = match kind.max_amount() {
+        0 => 0,
+        most => log_uniform(rng, least, most),
     };
     Injection {
         at_us: rng.below(horizon_us.into()) as u32,

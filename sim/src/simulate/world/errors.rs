@@ -38,8 +38,10 @@ impl World {
         self.cluster.pd_mut().next_timestamp(self.now).physical_since(start_ts)
     }
 
+    /// Whether there is anything that can make an operation fail.
     fn has_faults(&self) -> bool {
-        !self.scenario.faults.is_empty() || !self.scenario.options.is_patient()
+        let options = &self.scenario.options;
+        !self.scenario.faults.is_empty() || !options.is_patient() || options.deadline_permille > 0
     }
 }
 
