@@ -97,12 +97,12 @@ fn min_commit_ts(end: CallEnd<PrewriteResponse>) -> Result<Timestamp, Reported> 
 impl Machine for AsyncWriter {
     type Output = Reported;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Reported> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Reported> {
         cx.timestamp();
         Poll::Pending
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Reported> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Reported> {
         match event {
             Event::Pd(Ok(PdResponse::Timestamp(newest))) => self.prewrite(cx, newest),
             event => {
@@ -145,12 +145,12 @@ impl CommitKeys {
 impl Machine for CommitKeys {
     type Output = ();
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.run(cx);
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
         self.0.handle(cx, token, event);
         self.collect(cx)
     }

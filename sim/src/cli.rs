@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tikv_sim::simulate::{
-    FaultSet, Options, Plan, Report, Scenario, Totals, WorkloadKind, simulate, simulate_with_trace,
+    FaultSet, Options, Plan, Report, Scenario, Totals, TransitionTable, WorkloadKind, simulate, simulate_with_trace,
 };
 
 /// How often progress is told.
@@ -50,6 +50,9 @@ pub(crate) struct Run {
     /// Goes on after a violation.
     #[arg(long)]
     keep_going: bool,
+    /// Tells of each transition between the phases of machines how often it was taken, not only which never were.
+    #[arg(long)]
+    transitions: bool,
 }
 
 /// Simulates one seed and tells what happens.
@@ -147,11 +150,14 @@ impl Run {
         });
         let progress = shared.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
         say(&format!("{}{}", progress.totals, progress.speed()));
+        let transitions = TransitionTable::new(&progress.totals.transitions, self.transitions);
+        say(&transitions.to_string());
+        let declared = transitions.undeclared().next().is_none();
         say(&match progress.violations {
             0 => "no violation".to_owned(),
             count => format!("{count} violations"),
         });
-        if progress.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if progress.violations == 0 && declared { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     fn work(&self, shared: &Shared) {

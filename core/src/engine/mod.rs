@@ -19,13 +19,20 @@ use crate::error::Fault;
 use crate::keyspace::KeyCodec;
 use crate::knowledge::Knowledge;
 use crate::machine::{
-    Abandoned, BackgroundMachine, Call, Command, Context, Event, Machine, Observation, Outbox, SleepReason, Token,
+    Abandoned, BackgroundMachine, Call, Command, Context, Event, Machine, Observation, Outbox, Phases, SleepReason,
+    Token, TransitionCounts,
 };
 use crate::pd::{PdClient, PdEffect, PdInput, PdTimer};
 use crate::request::Response;
 use crate::request::pd::PdResponse;
 use crate::rng::Rng;
 use crate::time::Time;
+use crate::{lock, oracle, route, snapshot, txn};
+
+/// The machines that declare their phases.
+pub fn phases() -> impl Iterator<Item = &'static Phases> {
+    [&[oracle::PHASES], route::PHASES, lock::PHASES, snapshot::PHASES, txn::PHASES].into_iter().flatten()
+}
 
 /// Names an operation of an [`Engine`]. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +119,7 @@ pub struct Engine {
     timers: BTreeMap<(Time, Waiter), SleepReason>,
     commands: VecDeque<EngineCommand>,
     outcomes: VecDeque<(OperationId, Outcome)>,
+    transitions: TransitionCounts,
 }
 
 /// Who waits for an answer.
@@ -161,6 +169,7 @@ impl Engine {
             timers: BTreeMap::new(),
             commands: VecDeque::new(),
             outcomes: VecDeque::new(),
+            transitions: TransitionCounts::default(),
         }
     }
 
@@ -265,6 +274,12 @@ impl Engine {
         self.operations.len()
     }
 
+    /// How often each transition between phases was taken; nothing is counted without the feature `transitions`.
+    #[must_use]
+    pub fn transitions(&self) -> &TransitionCounts {
+        &self.transitions
+    }
+
     fn launch(&mut self, now: Time, task: Task, codec: KeyCodec, owned: bool) -> OperationId {
         let id = OperationId(self.next_operation);
         self.next_operation += 1;
@@ -311,6 +326,8 @@ impl Engine {
     }
 
     fn carry_out(&mut self, now: Time, id: OperationId, running: &mut Running) {
+        #[cfg(feature = "transitions")]
+        running.outbox.take_transitions().for_each(|transition| self.transitions.note(transition));
         let commands: Vec<_> = running.outbox.drain().collect();
         for command in commands {
             match command {

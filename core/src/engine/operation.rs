@@ -35,13 +35,13 @@ macro_rules! operations {
         impl Machine for Operation {
             type Output = Outcome;
 
-            fn start(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+            fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
                 match self {
                     $(Operation::$name(machine) => machine.start(cx).map(Outcome::$name),)+
                 }
             }
 
-            fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Outcome> {
+            fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Outcome> {
                 match self {
                     $(Operation::$name(machine) => machine.handle(cx, token, event).map(Outcome::$name),)+
                 }

@@ -28,7 +28,7 @@ use crate::canary::Canary;
 use crate::error::{CallFailure, Error, KeyError, LockInfo, PdError};
 use crate::key::Key;
 use crate::knowledge::txn_status::FinalStatus;
-use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::request::pd::PdResponse;
 use crate::route::{CallEnd, CallOptions, RegionCall};
 use crate::time::Time;
@@ -121,6 +121,14 @@ enum Phase {
     BackingOff(Token),
 }
 
+phases! {
+    CheckTxnStatus: Phase;
+    start => FetchingTimestamp | Asking | done;
+    FetchingTimestamp => Asking | BackingOff | done;
+    Asking => FetchingTimestamp | BackingOff | done;
+    BackingOff => FetchingTimestamp | Asking | done;
+}
+
 impl CheckTxnStatus {
     /// For a lock that was met by a reader at `caller_start_ts` or a writer that began then (zero for one that asks for a
     /// pessimistic lock). TiKV lets the transaction commit only after `caller_start_ts`, if it can.
@@ -174,7 +182,7 @@ impl CheckTxnStatus {
         self.met.as_ref().is_some_and(|met| met.ttl_ms == 0)
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Checked> {
+    fn judge(&mut self, cx: &mut Context<'_>) -> Poll<Checked> {
         if let Some(status) = cx.knowledge().txn_statuses.get(self.start_ts) {
             return self.done(Ok(status.into()), true);
         }
@@ -321,7 +329,7 @@ impl CheckTxnStatus {
         let left_ms = if cx.config().has_canary(Canary::UnlockedPrimaryRolledBack) { 0 } else { left_ms };
         if left_ms == 0 && !self.rollback_if_not_exist {
             self.rollback_if_not_exist = true;
-            return self.begin(cx);
+            return self.judge(cx);
         }
         if left_ms > 0 && self.met_pessimistic() {
             let alive = Alive { ttl_ms, ms_before_expired: left_ms, commits_after_caller: false, primary: None };
@@ -370,11 +378,11 @@ impl CheckTxnStatus {
 impl Machine for CheckTxnStatus {
     type Output = Checked;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Checked> {
-        self.begin(cx)
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Checked> {
+        self.judge(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Checked> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Checked> {
         match (&mut self.phase, event) {
             (Phase::FetchingTimestamp { question, alarm }, Event::Pd(answer)) if *question == token => {
                 if let Some(alarm) = alarm.take() {
@@ -386,7 +394,7 @@ impl Machine for CheckTxnStatus {
                 cx.cancel(*question);
                 self.deadline_exceeded(CallFailure::NotAttempted)
             }
-            (Phase::BackingOff(timer), Event::Woken) if *timer == token => self.begin(cx),
+            (Phase::BackingOff(timer), Event::Woken) if *timer == token => self.judge(cx),
             (Phase::Asking(call), event) => match call.handle(cx, token, event) {
                 Poll::Ready(end) => self.on_answer(cx, end),
                 Poll::Pending => Poll::Pending,
@@ -394,6 +402,10 @@ impl Machine for CheckTxnStatus {
             // Not for this phase: ignored.
             _ => Poll::Pending,
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }
 

@@ -35,10 +35,14 @@ pub use wait::sleep_for_lock;
 use crate::config::Config;
 use crate::knowledge::txn_status::FinalStatus;
 use crate::machine::Context;
+use crate::machine::Phases;
 use crate::request::{RequestContext, Shared};
 use crate::route::CallOptions;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
+
+/// The machines of this floor that have phases.
+pub(crate) const PHASES: &[Phases] = &[resolve_txn::PHASES, check_txn_status::PHASES];
 
 /// Transactions with fewer keys in a region than this are resolved key by key; of larger ones TiKV is asked to find the
 /// locks itself. client-go: `ResolveLockLiteThreshold`.

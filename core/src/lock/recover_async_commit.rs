@@ -164,7 +164,7 @@ fn contradiction<T>(start_ts: Timestamp, detail: &str) -> Result<T, Error> {
 impl Machine for RecoverAsyncCommit {
     type Output = Recovered;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Recovered> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Recovered> {
         self.policy.options = lock_options(&self.policy.options, cx.config());
         let mut keys = std::mem::take(&mut self.secondaries);
         // TiKV counts a key as often as it is asked for; so must we.
@@ -177,7 +177,7 @@ impl Machine for RecoverAsyncCommit {
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Recovered> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Recovered> {
         if let Some(shares) = &mut self.shares {
             shares.handle(cx, token, event);
         }
@@ -261,14 +261,14 @@ impl Share {
 impl Machine for Share {
     type Output = ShardEnd<Key, ShareResult>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.call.start(cx) {
             Poll::Ready(end) => self.on_answer(end),
             Poll::Pending => Poll::Pending,
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         match self.call.handle(cx, token, event) {
             Poll::Ready(end) => self.on_answer(end),
             Poll::Pending => Poll::Pending,

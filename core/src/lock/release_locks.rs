@@ -132,7 +132,7 @@ impl ReleaseLocks {
 impl Machine for ReleaseLocks {
     type Output = Released;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Released> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Released> {
         self.policy.options = lock_options(&self.policy.options, cx.config());
         let mut keys = std::mem::take(&mut self.keys);
         keys.sort();
@@ -144,7 +144,7 @@ impl Machine for ReleaseLocks {
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Released> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Released> {
         if let Some(shares) = &mut self.shares {
             shares.handle(cx, token, event);
         }
@@ -159,12 +159,12 @@ pub(super) struct ReleaseInBackground(ReleaseLocks);
 impl Machine for ReleaseInBackground {
     type Output = ();
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let poll = self.0.start(cx);
         poll.map(|end| report(cx, end))
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
         let poll = self.0.handle(cx, token, event);
         poll.map(|end| report(cx, end))
     }
@@ -341,11 +341,11 @@ impl Share {
 impl Machine for Share {
     type Output = ShareEnd;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<ShareEnd> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<ShareEnd> {
         self.send(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<ShareEnd> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<ShareEnd> {
         match &mut self.call {
             Call::None => Poll::Pending,
             Call::Resolve(call) => match call.handle(cx, token, event) {

@@ -141,7 +141,7 @@ impl ResolveLocks {
 impl Machine for ResolveLocks {
     type Output = Resolved;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Resolved> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Resolved> {
         let caller_ts = match self.caller {
             Caller::Reader { read_ts, .. } => read_ts,
             Caller::Writer { start_ts } => start_ts,
@@ -166,7 +166,7 @@ impl Machine for ResolveLocks {
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Resolved> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Resolved> {
         self.transactions.handle(cx, token, event);
         self.collect(cx)
     }

@@ -26,7 +26,7 @@ use crate::canary::Canary;
 use crate::error::{Error, KeyError, LockInfo};
 use crate::key::Key;
 use crate::knowledge::txn_status::FinalStatus;
-use crate::machine::{Context, Event, FanOut, Machine, Token};
+use crate::machine::{Context, CurrentPhase, Event, FanOut, Machine, Token, phases};
 use crate::route::CallOptions;
 use crate::timestamp::Timestamp;
 
@@ -81,6 +81,14 @@ enum Phase {
     CheckingStatus { check: Box<CheckTxnStatus>, fell_back: bool },
     RecoveringAsyncCommit { recover: Box<RecoverAsyncCommit>, primary: Box<LockInfo> },
     Releasing { releases: FanOut<ReleaseLocks>, outcome: Outcome },
+}
+
+phases! {
+    ResolveTxn: Phase;
+    start => CheckingStatus | Releasing | done;
+    CheckingStatus => RecoveringAsyncCommit | Releasing | done;
+    RecoveringAsyncCommit => CheckingStatus | Releasing | done;
+    Releasing => done;
 }
 
 impl ResolveTxn {
@@ -291,11 +299,11 @@ impl ResolveTxn {
 impl Machine for ResolveTxn {
     type Output = TxnEnd;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<TxnEnd> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<TxnEnd> {
         self.check_status(cx, false)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<TxnEnd> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<TxnEnd> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::CheckingStatus { mut check, fell_back } => match check.handle(cx, token, event) {
                 Poll::Ready(checked) => self.on_status(cx, checked, fell_back),
@@ -318,5 +326,9 @@ impl Machine for ResolveTxn {
             }
             Phase::Idle => Poll::Pending,
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

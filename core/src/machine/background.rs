@@ -62,11 +62,11 @@ impl BackgroundMachine {
 impl Machine for BackgroundMachine {
     type Output = ();
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.start(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
         self.0.handle(cx, token, event)
     }
 }

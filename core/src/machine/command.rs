@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BackgroundMachine;
+#[cfg(any(test, feature = "transitions"))]
+use super::Transition;
 use crate::backoff::BackoffKind;
 use crate::request::pd::PdRequest;
 use crate::request::{Request, RequestContext};
@@ -124,6 +126,8 @@ pub enum Observation {
 pub struct Outbox {
     commands: Vec<Command>,
     next_token: u64,
+    #[cfg(any(test, feature = "transitions"))]
+    transitions: Vec<Transition>,
 }
 
 impl Outbox {
@@ -135,13 +139,26 @@ impl Outbox {
 
     /// Takes all commands, in the order they were issued. Keeps the space for the next ones.
     pub fn drain(&mut self) -> std::vec::Drain<'_, Command> {
+        #[cfg(any(test, feature = "transitions"))]
+        self.transitions.clear();
         self.commands.drain(..)
+    }
+
+    /// Takes the transitions noted since the last [`drain`](Outbox::drain), which forgets them.
+    #[cfg(any(test, feature = "transitions"))]
+    pub fn take_transitions(&mut self) -> impl Iterator<Item = Transition> {
+        self.transitions.drain(..)
     }
 
     /// Whether no command waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
+    }
+
+    #[cfg(any(test, feature = "transitions"))]
+    pub(super) fn note(&mut self, transition: Transition) {
+        self.transitions.push(transition);
     }
 
     /// The token that the next command will get: what a child issues between two marks is the child's.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Background, BackgroundMachine, Call, Command, Observation, Outbox, SleepReason, Token};
+#[cfg(any(test, feature = "transitions"))]
+use super::Transition;
+use super::{Background, BackgroundMachine, Call, Command, CurrentPhase, Observation, Outbox, SleepReason, Token};
 use crate::config::Config;
 use crate::knowledge::Knowledge;
 use crate::request::pd::PdRequest;
@@ -108,6 +110,21 @@ impl<'a> Context<'a> {
     /// Tells an observer.
     pub fn observe(&mut self, observation: Observation) {
         self.outbox.push(Command::Observe(observation));
+    }
+
+    /// Notes which phase a machine has gone to; `None` is the end.
+    #[inline]
+    pub(super) fn note_step(&mut self, from: Option<CurrentPhase>, to: Option<CurrentPhase>) {
+        #[cfg(any(test, feature = "transitions"))]
+        if let Some((phases, from)) = from {
+            let transition = Transition { machine: phases.machine, from, to: to.map_or("done", |(_, to)| to) };
+            #[cfg(test)]
+            assert!(transition.is_declared_by(phases), "a step that is not declared: {transition:?}");
+            if from != transition.to {
+                self.outbox.note(transition);
+            }
+        }
+        let _ = (from, to);
     }
 
     pub(super) fn mark(&self) -> Token {

@@ -14,12 +14,12 @@ struct NapThenTimestamp(u64);
 impl Machine for NapThenTimestamp {
     type Output = Timestamp;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Timestamp> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Timestamp> {
         cx.sleep(Duration::from_millis(self.0), SleepReason::LockAlive);
         Poll::Pending
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, _: Token, event: Event) -> Poll<Timestamp> {
+    fn advance(&mut self, cx: &mut Context<'_>, _: Token, event: Event) -> Poll<Timestamp> {
         match event {
             Event::Pd(Ok(crate::request::pd::PdResponse::Timestamp(timestamp))) => Poll::Ready(timestamp),
             _ => {
@@ -57,12 +57,12 @@ impl Naps {
 impl Machine for Naps {
     type Output = Vec<(ChildId, Timestamp)>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.fan_out.run(cx);
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         self.fan_out.handle(cx, token, event);
         self.collect(cx)
     }
@@ -124,11 +124,11 @@ struct Idle(u64);
 impl Machine for Idle {
     type Output = ();
 
-    fn start(&mut self, _: &mut Context<'_>) -> Poll<()> {
+    fn begin(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    fn handle(&mut self, _: &mut Context<'_>, _: Token, _: Event) -> Poll<()> {
+    fn advance(&mut self, _: &mut Context<'_>, _: Token, _: Event) -> Poll<()> {
         Poll::Ready(())
     }
 }

@@ -9,7 +9,7 @@ use crate::backoff::{Backoff, BackoffKind, budget};
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{CallFailure, Error, PdError};
-use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::request::pd::PdResponse;
 use crate::route;
 use crate::time::Time;
@@ -42,6 +42,13 @@ enum Phase {
     Idle,
     Fetching { question: Token },
     BackingOff { timer: Token },
+}
+
+phases! {
+    FetchTimestamp: Phase;
+    start => Fetching | done;
+    Fetching => BackingOff | done;
+    BackingOff => Fetching | done;
 }
 
 impl FetchTimestamp {
@@ -121,11 +128,11 @@ impl FetchTimestamp {
 impl Machine for FetchTimestamp {
     type Output = Result<Timestamp, Error>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.ask(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         match (&self.phase, event) {
             (_, Event::Woken) if self.alarm == Some(token) => self.on_alarm(cx),
             (Phase::Fetching { question }, Event::Pd(Ok(PdResponse::Timestamp(timestamp)))) if *question == token => {
@@ -135,5 +142,9 @@ impl Machine for FetchTimestamp {
             (Phase::BackingOff { timer }, Event::Woken) if *timer == token => self.ask(cx),
             _ => Poll::Pending,
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

@@ -186,12 +186,12 @@ impl<R: BatchRequest> Batch<R> {
 impl<R: BatchRequest> Machine for Batch<R> {
     type Output = Result<R::Collected, Error>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.sharded.run(cx);
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         self.sharded.handle(cx, token, event);
         self.collect(cx)
     }
@@ -206,11 +206,11 @@ impl BatchGet {
 impl Machine for BatchGet {
     type Output = Result<Vec<Option<Bytes>>, Error>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.batch.start(cx).map_ok(|values| self.align(&values))
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         self.batch.handle(cx, token, event).map_ok(|values| self.align(&values))
     }
 }

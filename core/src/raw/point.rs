@@ -184,11 +184,11 @@ impl<R: PointRequest> Point<R> {
 impl<R: PointRequest> Machine for Point<R> {
     type Output = Result<R::Output, Error>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.call.start(cx).map(|end| self.end(end))
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         self.call.handle(cx, token, event).map(|end| self.end(end))
     }
 }

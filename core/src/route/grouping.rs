@@ -114,11 +114,11 @@ impl<I: Keyed> Grouping<I> {
 impl<I: Keyed> Machine for Grouping<I> {
     type Output = Grouped<I>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
         self.advance(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Grouped<I>> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Grouped<I>> {
         let Some(mut locate) = self.locating.take() else { return Poll::Pending };
         match locate.handle(cx, token, event) {
             Poll::Pending => {

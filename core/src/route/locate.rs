@@ -25,7 +25,7 @@ use crate::backoff::{Backoff, BackoffKind};
 use crate::error::{CallFailure, Error, PdError};
 use crate::key::Key;
 use crate::knowledge::regions::{Inserted, Region};
-use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::request::pd::{PdRegion, PdRequest, PdResponse};
 use crate::time::Time;
 
@@ -80,6 +80,14 @@ enum Phase {
     FetchingRegion { question: Token },
     FetchingStores { region: Arc<PdRegion>, waiting: Vec<(Token, u64)> },
     BackingOff { timer: Token },
+}
+
+phases! {
+    Locate: Phase;
+    start => FetchingRegion | done;
+    FetchingRegion => FetchingStores | BackingOff | done;
+    FetchingStores => BackingOff | done;
+    BackingOff => FetchingRegion | done;
 }
 
 impl Locate {
@@ -338,11 +346,11 @@ impl Locate {
 impl Machine for Locate {
     type Output = Located;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Located> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Located> {
         self.find(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Located> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Located> {
         match (&self.phase, event) {
             (_, Event::Woken) if self.alarm == Some(token) => self.on_alarm(cx),
             (Phase::FetchingRegion { question }, Event::Pd(answer)) if *question == token => self.on_region(cx, answer),
@@ -351,6 +359,10 @@ impl Machine for Locate {
             (Phase::BackingOff { timer }, Event::Woken) if *timer == token => self.find(cx),
             _ => Poll::Pending,
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }
 

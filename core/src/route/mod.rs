@@ -34,8 +34,12 @@ pub use sharded::{Shard, ShardEnd, Sharded};
 
 use crate::backoff::{Backoff, Tuning};
 use crate::config::Config;
+use crate::machine::Phases;
 use crate::request::{RequestContext, Shared};
 use crate::time::Time;
+
+/// The machines of this floor that have phases.
+pub(crate) const PHASES: &[Phases] = &[range_walk::PHASES, region_call::PHASES, locate::PHASES];
 
 /// How the RPCs of one operation are sent. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

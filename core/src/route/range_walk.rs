@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::canary::Canary;
 use crate::error::Error;
 use crate::key::{Direction, KeyRange};
-use crate::machine::{Context, Event, Machine, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::request::StoreRequest;
 
 /// What is asked of each region, and when to stop.
@@ -72,6 +72,13 @@ enum Phase<R> {
     Idle,
     Locating(Locate),
     Calling { call: Box<RegionCall<R>>, part: KeyRange },
+}
+
+phases! {
+    RangeWalk: Phase<R>;
+    start => Locating | Calling | done;
+    Locating => Calling | done;
+    Calling => Locating | done;
 }
 
 impl<V: RangeVisit> RangeWalk<V> {
@@ -177,14 +184,14 @@ impl<V: RangeVisit> RangeWalk<V> {
 impl<V: RangeVisit> Machine for RangeWalk<V> {
     type Output = Result<V::Output, Error>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.rest.is_empty() || self.visit.is_satisfied() {
             return Poll::Ready(Ok(self.visit.finish()));
         }
         self.next_region(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         let end = match &mut self.phase {
             Phase::Idle => return Poll::Pending,
             Phase::Locating(locate) => {
@@ -204,5 +211,9 @@ impl<V: RangeVisit> Machine for RangeWalk<V> {
             Some(done) => Poll::Ready(done),
             None => self.next_region(cx),
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

@@ -35,7 +35,7 @@ use crate::canary::Canary;
 use crate::error::{CallFailure, Error, Execution, Fault, FaultKind};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
-use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::request::{Access, RequestContext, RequestKind, Response, Shared, StoreRequest, StoreResponse};
 use crate::time::Time;
 
@@ -110,6 +110,14 @@ enum Phase {
     BackingOff { timer: Token, then: AfterSleep },
 }
 
+phases! {
+    RegionCall: Phase;
+    start => Locating | Calling | BackingOff | done;
+    Locating => Calling | BackingOff | done;
+    Calling => Locating | BackingOff | done;
+    BackingOff => Locating | Calling | done;
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum AfterSleep {
     SelectAgain(Selector),
@@ -178,7 +186,7 @@ impl<R: StoreRequest> RegionCall<R> {
         }
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>) -> Step<R> {
+    fn locate_or_send(&mut self, cx: &mut Context<'_>) -> Step<R> {
         match &self.target {
             Target::Region(region) => {
                 let selector = Selector::new(Arc::clone(region));
@@ -329,7 +337,7 @@ impl<R: StoreRequest> RegionCall<R> {
 
     fn relocate(&mut self, cx: &mut Context<'_>) -> Step<R> {
         match &self.target {
-            Target::Key(_) => self.begin(cx),
+            Target::Key(_) => self.locate_or_send(cx),
             Target::Region(_) => {
                 let (_, last) = self.history();
                 self.backoff.note_earlier(R::KIND.facts().name, self.attempts, last.clone());
@@ -403,11 +411,11 @@ impl<R: StoreRequest> RegionCall<R> {
 impl<R: StoreRequest> Machine for RegionCall<R> {
     type Output = CallEnd<R::Response>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Step<R> {
-        self.begin(cx)
+    fn begin(&mut self, cx: &mut Context<'_>) -> Step<R> {
+        self.locate_or_send(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Step<R> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Step<R> {
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (Phase::Calling { token: called, selector, choice }, Event::Reply(reply)) if called == token => {
                 self.on_reply(cx, selector, &choice, reply)
@@ -426,6 +434,10 @@ impl<R: StoreRequest> Machine for RegionCall<R> {
                 Poll::Pending
             }
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }
 

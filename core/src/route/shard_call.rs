@@ -46,11 +46,11 @@ impl<R: StoreRequest, I> ShardCall<R, I> {
 impl<R: StoreRequest, I> Machine for ShardCall<R, I> {
     type Output = ShardEnd<I, ShardReply<I, R::Response>>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.call.start(cx).map(|end| self.end(end))
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         self.call.handle(cx, token, event).map(|end| self.end(end))
     }
 }

@@ -190,7 +190,7 @@ impl<S: Shard> Sharded<S> {
 impl<S: Shard> Machine for Task<S> {
     type Output = TaskEnd<S>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd<S>> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<TaskEnd<S>> {
         match self {
             Task::Grouping { grouping, is_retry } => {
                 let is_retry = *is_retry;
@@ -200,7 +200,7 @@ impl<S: Shard> Machine for Task<S> {
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<TaskEnd<S>> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<TaskEnd<S>> {
         match self {
             Task::Grouping { grouping, is_retry } => {
                 let is_retry = *is_retry;

@@ -126,7 +126,7 @@ impl BatchGet {
 impl Machine for BatchGet {
     type Output = Output;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         let options = self.shares.shard().options.check();
         if let Err(error) = options.and_then(|()| self.keys.iter().try_for_each(check_key)) {
             return self.fail(cx, error);
@@ -137,7 +137,7 @@ impl Machine for BatchGet {
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
         if self.passing.waits_for(token) {
             self.passing.handle(cx, token, event);
         } else {
@@ -310,11 +310,11 @@ pub(super) fn locked(error: kvrpcpb::KeyError) -> Result<LockInfo, Error> {
 impl Machine for Share {
     type Output = ShardEnd<Wanted, ShareResult>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.call.start(cx).map(|end| self.on_answer(end))
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         self.call.handle(cx, token, event).map(|end| self.on_answer(end))
     }
 }

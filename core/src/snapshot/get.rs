@@ -23,7 +23,7 @@ use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{Error, KeyError, LockInfo};
 use crate::key::Key;
-use crate::machine::{Context, Event, Machine, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::request::Shared;
 use crate::route::{self, CallEnd, RegionCall};
 use crate::timestamp::{LOGICAL_BITS, Timestamp};
@@ -53,6 +53,13 @@ enum Phase {
     Idle,
     Calling(Box<RegionCall<kvrpcpb::GetRequest>>),
     PassingLock(Box<PassLocks>),
+}
+
+phases! {
+    Get: Phase;
+    start => Calling | done;
+    Calling => PassingLock | done;
+    PassingLock => Calling | done;
 }
 
 type Output = Read<Option<Value>>;
@@ -170,14 +177,14 @@ pub(super) fn at(mut read_through: ReadThrough, read_ts: Timestamp) -> ReadThrou
 impl Machine for Get {
     type Output = Output;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         match self.options.check().and_then(|()| check_key(&self.key)) {
             Ok(()) => self.send(cx),
             Err(error) => self.done(Err(error)),
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
         match &mut self.phase {
             Phase::Idle => Poll::Pending,
             Phase::Calling(call) => match call.handle(cx, token, event) {
@@ -189,5 +196,9 @@ impl Machine for Get {
                 Poll::Pending => Poll::Pending,
             },
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

@@ -40,7 +40,11 @@ pub use scan_page::{Page, ScanCursor, ScanPage};
 
 use crate::error::{Error, KeyError};
 use crate::key::{Key, MAX_KEY_BYTES};
+use crate::machine::Phases;
 use crate::timestamp::Timestamp;
+
+/// The machines of this floor that have phases.
+pub(crate) const PHASES: &[Phases] = &[scan_page::PHASES, get::PHASES, pass_locks::PHASES];
 
 /// A value as it was committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

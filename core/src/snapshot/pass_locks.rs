@@ -15,7 +15,7 @@ use crate::backoff::{Backoff, BackoffKind};
 use crate::error::{Error, LockInfo};
 use crate::key::Key;
 use crate::lock::{Resolution, ResolveLocks, Resolved, deadline_exceeded, sleep_for_lock};
-use crate::machine::{Context, Event, Machine, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::route::CallOptions;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
@@ -53,6 +53,13 @@ enum Phase {
     Resolving(Box<ResolveLocks>),
     Waiting { timer: Token, lock: Box<LockInfo> },
     Ended,
+}
+
+phases! {
+    PassLocks: Phase;
+    start => Resolving | Waiting | done;
+    Resolving => Waiting | done;
+    Waiting => done;
 }
 
 /// The end of a [`PassLocks`].
@@ -134,7 +141,7 @@ impl PassLocks {
 impl Machine for PassLocks {
     type Output = Passed;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
         let Phase::Resolving(resolve) = &mut self.phase else { return Poll::Pending };
         match resolve.start(cx) {
             Poll::Ready(resolved) => self.on_resolved(cx, resolved),
@@ -142,7 +149,7 @@ impl Machine for PassLocks {
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Passed> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Passed> {
         match (&mut self.phase, event) {
             (Phase::Resolving(resolve), event) => match resolve.handle(cx, token, event) {
                 Poll::Ready(resolved) => self.on_resolved(cx, resolved),
@@ -155,5 +162,9 @@ impl Machine for PassLocks {
             }
             _ => Poll::Pending,
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

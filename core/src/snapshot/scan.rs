@@ -100,14 +100,14 @@ fn page_size(options: &SnapshotOptions, config: &Config) -> u32 {
 impl Machine for Scan {
     type Output = Output;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         match self.options.check() {
             Ok(()) => self.next_page(cx),
             Err(error) => self.done(Err(error)),
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
         let Some(page) = &mut self.page else { return Poll::Pending };
         let Poll::Ready(read) = page.handle(cx, token, event) else { return Poll::Pending };
         self.page = None;

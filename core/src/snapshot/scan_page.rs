@@ -29,7 +29,7 @@ use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{Error, LockInfo};
 use crate::key::{Direction, Key, KeyRange};
-use crate::machine::{Context, Event, Machine, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::route::{self, CallEnd, CallError, Locate, Located, Place, RegionCall};
 
 /// What is left of a scan.
@@ -73,6 +73,15 @@ enum Phase {
     Scanning { call: Box<RegionCall<kvrpcpb::ScanRequest>>, part: KeyRange },
     PassingLocks { pass: Box<PassLocks>, then: AfterLocks },
     ReadingLocked { read: Box<BatchGet>, page: Page },
+}
+
+phases! {
+    ScanPage: Phase;
+    start => Locating | Scanning | done;
+    Locating => Scanning | done;
+    Scanning => Locating | PassingLocks | ReadingLocked | done;
+    PassingLocks => Locating | Scanning | ReadingLocked | done;
+    ReadingLocked => done;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -350,7 +359,7 @@ impl ScanPage {
 impl Machine for ScanPage {
     type Output = Output;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         if let Err(error) = self.options.check() {
             return self.done(Err(error));
         }
@@ -361,7 +370,7 @@ impl Machine for ScanPage {
         self.locate(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Output> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => Poll::Pending,
             Phase::Locating(mut locate) => match locate.handle(cx, token, event) {
@@ -381,6 +390,10 @@ impl Machine for ScanPage {
                 Poll::Pending => self.stay(Phase::ReadingLocked { read, page }),
             },
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }
 

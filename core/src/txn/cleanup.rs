@@ -22,7 +22,7 @@ use super::keys_call::KeysShard;
 use crate::backoff::{Backoff, budget};
 use crate::error::Error;
 use crate::key::Key;
-use crate::machine::{Context, Event, Machine, Observation, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, Observation, Token, phases};
 use crate::route::{self, CallOptions, Group, Grouped, Grouping, Sharded};
 use crate::timestamp::Timestamp;
 
@@ -39,6 +39,14 @@ enum Phase {
     Grouping(Grouping<Key>),
     RollingBackPrimary { secondaries: Vec<Group<Key>>, backoff: Backoff },
     RollingBackSecondaries,
+}
+
+phases! {
+    Cleanup: Phase;
+    start => Grouping | RollingBackPrimary;
+    Grouping => RollingBackPrimary | done;
+    RollingBackPrimary => RollingBackSecondaries | done;
+    RollingBackSecondaries => done;
 }
 
 impl Cleanup {
@@ -102,7 +110,7 @@ impl Cleanup {
 impl Machine for Cleanup {
     type Output = ();
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Phase::Grouping(grouping) = &mut self.phase else { return Poll::Pending };
         match grouping.start(cx) {
             Poll::Ready(grouped) => self.on_grouped(cx, grouped),
@@ -110,7 +118,7 @@ impl Machine for Cleanup {
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
         if let Phase::Grouping(grouping) = &mut self.phase {
             return match grouping.handle(cx, token, event) {
                 Poll::Ready(grouped) => self.on_grouped(cx, grouped),
@@ -119,6 +127,10 @@ impl Machine for Cleanup {
         }
         self.batches.handle(cx, token, event);
         self.collect(cx)
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }
 

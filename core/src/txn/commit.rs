@@ -46,7 +46,7 @@ use crate::backoff::budget;
 use crate::canary::Canary;
 use crate::error::{Error, KeyError};
 use crate::key::Key;
-use crate::machine::{Abandoned, Context, Event, FanOut, Machine, Observation, Token};
+use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, Token, phases};
 use crate::request::Shared;
 use crate::route::{self, Grouped, Grouping, Sharded};
 use crate::time::Time;
@@ -107,6 +107,15 @@ enum Phase {
     FetchingCommitTs(FetchCommitTs),
     CommittingPrimary(CommitPrimary),
     Ended,
+}
+
+phases! {
+    Commit: Phase;
+    start => Grouping | Prewriting | done;
+    Grouping => Prewriting | done;
+    Prewriting => FetchingCommitTs | done;
+    FetchingCommitTs => CommittingPrimary | done;
+    CommittingPrimary => done;
 }
 
 type End = Result<CommitOutcome, Error>;
@@ -352,7 +361,7 @@ impl Commit {
 impl Machine for Commit {
     type Output = End;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let Phase::Starting(mut mutations) = std::mem::replace(&mut self.phase, Phase::Ended) else {
             return Poll::Pending;
         };
@@ -377,7 +386,7 @@ impl Machine for Commit {
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
         if self.heartbeat.waits_for(token) {
             self.heartbeat.handle(cx, token, event);
             let end = self.heartbeat.next_finished(cx);
@@ -423,6 +432,10 @@ impl Machine for Commit {
         self.phase = Phase::Ended;
         self.spawn_cleanup(cx, keys);
         Abandoned::Discard
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }
 

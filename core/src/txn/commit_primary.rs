@@ -28,7 +28,7 @@ use crate::canary::Canary;
 use crate::error::{Error, KeyError};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
-use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::route::{self, CallEnd, CallError, CallOptions, Locate, Located, Place, RegionCall};
 use crate::timestamp::{LOGICAL_BITS, Timestamp};
 
@@ -74,6 +74,15 @@ enum Phase {
     Calling(RegionCall<CommitRequest>),
     FetchingCommitTs(FetchCommitTs),
     BackingOff(AfterSleep),
+}
+
+phases! {
+    CommitPrimary: Phase;
+    start => Locating | Calling;
+    Locating => Calling | done;
+    Calling => Locating | FetchingCommitTs | BackingOff | done;
+    FetchingCommitTs => Locating | Calling | done;
+    BackingOff => Locating | FetchingCommitTs | Calling | done;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -271,11 +280,11 @@ impl CommitPrimary {
 impl Machine for CommitPrimary {
     type Output = End;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.locate(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (Phase::Locating(mut locate), event) => match locate.handle(cx, token, event) {
                 Poll::Ready(located) => self.on_located(cx, located),
@@ -300,5 +309,9 @@ impl Machine for CommitPrimary {
                 Poll::Pending
             }
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

@@ -66,12 +66,12 @@ impl CommitSecondaries {
 impl Machine for CommitSecondaries {
     type Output = ();
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.batches.run(cx);
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<()> {
         self.batches.handle(cx, token, event);
         self.collect(cx)
     }

@@ -17,7 +17,7 @@ use std::task::Poll;
 use super::CommitTsRules;
 use crate::backoff::{Backoff, BackoffKind, budget};
 use crate::error::{CallFailure, Error};
-use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::oracle::FetchTimestamp;
 use crate::route;
 use crate::time::Time;
@@ -42,6 +42,13 @@ enum Phase {
     Idle,
     Fetching(FetchTimestamp),
     WaitingForClock,
+}
+
+phases! {
+    FetchCommitTs: Phase;
+    start => Fetching | done;
+    Fetching => WaitingForClock | done;
+    WaitingForClock => Fetching | done;
 }
 
 type End = Result<Timestamp, Error>;
@@ -131,11 +138,11 @@ impl FetchCommitTs {
 impl Machine for FetchCommitTs {
     type Output = End;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.fetch(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (Phase::Fetching(fetch), event) => self.step(cx, fetch, |fetch, cx| fetch.handle(cx, token, event)),
             (Phase::WaitingForClock, Event::Woken) => self.fetch(cx),
@@ -144,5 +151,9 @@ impl Machine for FetchCommitTs {
                 Poll::Pending
             }
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

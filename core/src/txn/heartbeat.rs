@@ -24,7 +24,7 @@ use crate::backoff::budget;
 use crate::config::Config;
 use crate::error::{Error, KeyError};
 use crate::key::Key;
-use crate::machine::{Context, Event, Machine, SleepReason, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::oracle::FetchTimestamp;
 use crate::route::{self, CallEnd, CallOptions, RegionCall};
 use crate::timestamp::Timestamp;
@@ -49,6 +49,14 @@ enum Phase {
     Sleeping,
     FetchingTimestamp(FetchTimestamp),
     Beating(RegionCall<TxnHeartBeatRequest>),
+}
+
+phases! {
+    Heartbeat: Phase;
+    start => Sleeping;
+    Sleeping => FetchingTimestamp;
+    FetchingTimestamp => Beating | Sleeping | done;
+    Beating => Sleeping | done;
 }
 
 /// Why a heartbeat stopped.
@@ -142,11 +150,11 @@ impl Heartbeat {
 impl Machine for Heartbeat {
     type Output = HeartbeatEnd;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<HeartbeatEnd> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<HeartbeatEnd> {
         self.sleep(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<HeartbeatEnd> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<HeartbeatEnd> {
         match (std::mem::replace(&mut self.phase, Phase::Sleeping), event) {
             (Phase::Sleeping, Event::Woken) => {
                 let fetch = FetchTimestamp::new(cx.config());
@@ -161,6 +169,10 @@ impl Machine for Heartbeat {
                 Poll::Pending
             }
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }
 

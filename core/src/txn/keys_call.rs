@@ -103,11 +103,11 @@ impl<R: KeysRequest> KeysCall<R> {
 impl<R: KeysRequest> Machine for KeysCall<R> {
     type Output = End;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.call.start(cx).map(|end| self.end(end))
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
         self.call.handle(cx, token, event).map(|end| self.end(end))
     }
 }

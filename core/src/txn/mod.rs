@@ -30,7 +30,12 @@ mod refusal;
 mod tests;
 mod transaction;
 
+use crate::machine::Phases;
 pub use commit::{Commit, CommitOutcome, CommitRequest};
 pub use mutations::{Mutation, Mutations, TxnLimits};
 pub use options::{CommitOptions, CommitTsRules, OnLock};
 pub use transaction::{Buffered, BufferedReads, Transaction, TxnState};
+
+/// The machines of this floor that have phases.
+pub(crate) const PHASES: &[Phases] =
+    &[heartbeat::PHASES, commit_ts::PHASES, commit::PHASES, commit_primary::PHASES, cleanup::PHASES, prewrite::PHASES];

@@ -31,7 +31,7 @@ use crate::error::{Conflict, ConflictReason, Error, KeyError, LockInfo};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::lock::{ResolveLocks, Resolved, sleep_for_lock};
-use crate::machine::{Context, Event, Machine, Token};
+use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::request::Shared;
 use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd};
 use crate::time::Time;
@@ -140,6 +140,14 @@ enum Phase {
     ResolvingLocks { resolve: Box<ResolveLocks>, lock: Box<LockInfo> },
     WaitingForLock(Backoff),
     Ended,
+}
+
+phases! {
+    PrewriteBatch: Phase;
+    start => Calling | done;
+    Calling => ResolvingLocks | WaitingForLock | done;
+    ResolvingLocks => Calling | WaitingForLock | done;
+    WaitingForLock => Calling | done;
 }
 
 /// What TiKV's key errors amount to.
@@ -324,14 +332,14 @@ impl PrewriteBatch {
 impl Machine for PrewriteBatch {
     type Output = End;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Starting(backoff) => self.send(cx, backoff),
             _ => Poll::Pending,
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
         match (std::mem::replace(&mut self.phase, Phase::Ended), event) {
             (Phase::Calling(mut call), event) => match call.handle(cx, token, event) {
                 Poll::Ready(end) => self.on_end(cx, end),
@@ -353,5 +361,9 @@ impl Machine for PrewriteBatch {
                 Poll::Pending
             }
         }
+    }
+
+    fn phase(&self) -> Option<CurrentPhase> {
+        Some(self.phase.current())
     }
 }

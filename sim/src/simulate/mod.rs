@@ -38,6 +38,7 @@ mod report;
 mod scenario;
 mod session;
 mod trace;
+mod transitions;
 mod workload;
 mod world;
 
@@ -49,6 +50,7 @@ pub use self::options::Options;
 pub use self::report::{Report, Totals};
 pub use self::scenario::{Plan, Scenario};
 pub use self::trace::{Node, TraceEvent, TraceKind};
+pub use self::transitions::TransitionTable;
 pub use self::workload::{UnknownWorkload, WorkloadKind};
 use self::world::World;
 

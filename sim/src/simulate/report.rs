@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use tikv_core::machine::TransitionCounts;
+
 use super::check::Broken;
 use super::faults::FaultKind;
 use super::trace::TraceEvent;
@@ -52,6 +54,8 @@ pub struct Totals {
     pub faults: BTreeMap<FaultKind, u64>,
     /// Errors that operations ended with, by kind.
     pub errors: BTreeMap<&'static str, u64>,
+    /// Transitions between phases of the clients' machines. Empty without the feature `transitions`.
+    pub transitions: TransitionCounts,
 }
 
 impl Totals {
@@ -75,6 +79,7 @@ impl Totals {
         for (kind, count) in &other.errors {
             *self.errors.entry(kind).or_default() += count;
         }
+        self.transitions.add(&other.transitions);
     }
 }
 

@@ -19,7 +19,7 @@ struct Wait {
 impl Machine for Wait {
     type Output = Result<(), Error>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (lock, kind) = (lock("a", "k", ts(1)), BackoffKind::TxnLock);
         match sleep_for_lock(cx, &mut self.backoff, kind, self.ms_before_expired, &lock, self.deadline) {
             Ok(_) => Poll::Pending,
@@ -27,7 +27,7 @@ impl Machine for Wait {
         }
     }
 
-    fn handle(&mut self, _: &mut Context<'_>, _: Token, _: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, _: &mut Context<'_>, _: Token, _: Event) -> Poll<Self::Output> {
         Poll::Ready(Ok(()))
     }
 }

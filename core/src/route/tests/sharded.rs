@@ -71,12 +71,12 @@ impl ReadAll {
 impl Machine for ReadAll {
     type Output = Vec<Result<Reply, Error>>;
 
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.shares.run(cx);
         self.collect(cx)
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
+    fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
         self.shares.handle(cx, token, event);
         self.collect(cx)
     }

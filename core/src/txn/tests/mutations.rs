@@ -237,11 +237,11 @@ struct Never;
 impl crate::machine::Machine for Never {
     type Output = crate::route::ShardEnd<Key, ()>;
 
-    fn start(&mut self, _: &mut crate::machine::Context<'_>) -> std::task::Poll<Self::Output> {
+    fn begin(&mut self, _: &mut crate::machine::Context<'_>) -> std::task::Poll<Self::Output> {
         std::task::Poll::Pending
     }
 
-    fn handle(&mut self, _: &mut crate::machine::Context<'_>, _: Token, _: Event) -> std::task::Poll<Self::Output> {
+    fn advance(&mut self, _: &mut crate::machine::Context<'_>, _: Token, _: Event) -> std::task::Poll<Self::Output> {
         std::task::Poll::Pending
     }
 }

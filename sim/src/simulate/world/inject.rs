@@ -326,6 +326,7 @@ impl World {
         }
         let mut rng = self.clients[index].rng.child();
         let engine = self.new_engine(&self.config, &mut rng);
+        self.totals.transitions.add(self.clients[index].engine.transitions());
         self.clients[index].restart(engine);
         if self.phase == Phase::Safety {
             for session in 0..self.clients[index].sessions.len() {

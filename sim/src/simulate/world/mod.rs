@@ -239,6 +239,7 @@ impl World {
             self.trace.add(self.now, entry, || detail.clone());
         }
         self.totals.virtual_time = self.now.saturating_since(Time::ZERO);
+        self.clients.iter().for_each(|client| self.totals.transitions.add(client.engine.transitions()));
         Report { totals: self.totals, violation, trace_hash: self.trace.hash(), trace: self.trace.into_events() }
     }
 
