@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tikv_proto::kvrpcpb::ApiVersion;
-use tikv_sim::cluster::{ClusterOptions, StoreOptions};
+use tikv_sim::cluster::{ClusterOptions, SplitCheck, StoreOptions};
 use tikv_sim::serve::{ServeOptions, ServedCluster};
 use tokio::sync::oneshot;
 
@@ -56,6 +56,15 @@ struct Serve {
     /// How stores understand keys: 1 or 2.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     api_version: u8,
+    /// Raw values have a TTL, which they always have on API version 2.
+    #[arg(long)]
+    raw_ttl: bool,
+    /// Regions with more keys than this split by themselves. Without it, regions never do.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    region_max_keys: Option<u64>,
+    /// Keys in each part of such a region. Without it, two thirds of --region-max-keys.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), requires = "region_max_keys")]
+    region_split_keys: Option<u64>,
     /// A keyspace beside DEFAULT; may be repeated.
     #[arg(long = "keyspace", value_name = "NAME")]
     keyspaces: Vec<String>,
@@ -110,12 +119,21 @@ fn run(serve: Serve) -> io::Result<()> {
 
 fn options(serve: Serve) -> ServeOptions {
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let split_check = serve.region_max_keys.map(|max_keys| SplitCheck {
+        max_keys: count(max_keys),
+        split_keys: count(serve.region_split_keys.unwrap_or(max_keys.div_ceil(3) * 2)),
+    });
     let cluster = ClusterOptions {
         stores: vec![StoreOptions::default(); count(serve.stores)],
         replicas: count(serve.replicas),
         regions: count(serve.regions),
         pd_members: count(serve.pd_members),
-        api_version: if serve.api_version == 2 { ApiVersion::V2 } else { ApiVersion::V1 },
+        split_check,
+        api_version: match (serve.api_version, serve.raw_ttl) {
+            (2, _) => ApiVersion::V2,
+            (_, true) => ApiVersion::V1ttl,
+            (_, false) => ApiVersion::V1,
+        },
         keyspaces: serve.keyspaces,
         ..ClusterOptions::default()
     };

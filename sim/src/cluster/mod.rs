@@ -47,6 +47,7 @@ pub mod region_error;
 mod regions;
 mod request_keys;
 mod requests;
+mod split_check;
 mod store_requests;
 mod stores;
 #[cfg(test)]
@@ -62,6 +63,7 @@ use tikv_core::request::{Request, Response};
 use tikv_core::rng::Rng;
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
+use tikv_proto::keyspacepb::KeyspaceMeta;
 use tikv_proto::kvrpcpb::{self, ApiVersion};
 
 pub use self::bounds::{encoded, txn_range};
@@ -70,12 +72,12 @@ pub use self::faults::{Effect, Fault};
 pub use self::fingerprint::fingerprint;
 use self::lock_wait::LockWaits;
 pub(crate) use self::options::keyspace_prefix;
-pub use self::options::{ClusterOptions, StoreOptions};
+pub use self::options::{ClusterOptions, SplitCheck, StoreOptions};
 pub use self::regions::{Region, Regions};
 pub use self::stores::Store;
 pub(crate) use self::stores::VERSION;
 pub use self::topology::{Topology, TopologyError};
-use crate::pd::{Pd, PdCall};
+use crate::pd::{KeyspaceError, Pd, PdCall, keyspace_id};
 use crate::status::{CallError, Status};
 use crate::storage::{Config, RawFormat, Storage};
 
@@ -108,6 +110,7 @@ pub struct Cluster {
     next_call: u64,
     lock_wait_timeout: Duration,
     safe_ts_lag: Duration,
+    split_check: Option<SplitCheck>,
 }
 
 /// What is done at some later time.
@@ -139,6 +142,7 @@ impl Cluster {
             next_call: 0,
             lock_wait_timeout: options.lock_wait_timeout,
             safe_ts_lag: options.safe_ts_lag,
+            split_check: options.split_check,
         }
     }
 
@@ -276,6 +280,26 @@ impl Cluster {
     /// As [`Topology::split`].
     pub fn split(&mut self, key: &Key) -> Result<(u64, u64), TopologyError> {
         self.topology.split(key)
+    }
+
+    /// Makes a keyspace, and splits regions at its bounds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pd::create_keyspace`](crate::pd::Pd::create_keyspace).
+    pub fn create_keyspace(
+        &mut self,
+        now: Time,
+        name: &str,
+        config: BTreeMap<String, String>,
+    ) -> Result<KeyspaceMeta, KeyspaceError> {
+        let keyspace = self.pd.create_keyspace(now, name, config)?;
+        let id = keyspace_id(&keyspace);
+        for prefix in [b'r', b'x'].into_iter().flat_map(|mode| [id, id + 1].map(|id| keyspace_prefix(mode, id))) {
+            // The keyspace before this one may end there already.
+            let _ = self.topology.split(&encoded(&prefix));
+        }
+        Ok(keyspace)
     }
 
     /// Makes the peer on a store the region's leader. Locks in memory are handed over.

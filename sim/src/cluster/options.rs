@@ -29,6 +29,8 @@ pub struct ClusterOptions {
     /// The bounds between the first regions, as PD knows them (memcomparable encodings, unless only raw clients will come);
     /// `None` lets `regions` decide.
     pub split_keys: Option<Vec<Key>>,
+    /// When regions split by themselves. Default: never.
+    pub split_check: Option<SplitCheck>,
     /// How many members PD has; their ids are 1, 2, …, and the first one leads. Default 1.
     pub pd_members: usize,
     /// How stores understand keys. Default: V1.
@@ -45,6 +47,15 @@ pub struct ClusterOptions {
     pub lock_wait_timeout: Duration,
     /// How far the timestamp up to which followers serve stale reads lies behind. Default 1 s.
     pub safe_ts_lag: Duration,
+}
+
+/// How many keys make a region too large. TiKV: `coprocessor.region-max-keys` and `region-split-keys`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SplitCheck {
+    /// A region that holds more keys than this is split.
+    pub max_keys: usize,
+    /// So many keys are in each of its parts, but for the last one.
+    pub split_keys: usize,
 }
 
 /// One store of a new cluster.
@@ -73,6 +84,7 @@ impl Default for ClusterOptions {
             replicas: 3,
             regions: 8,
             split_keys: None,
+            split_check: None,
             pd_members: 1,
             api_version: ApiVersion::V1,
             keyspaces: Vec::new(),

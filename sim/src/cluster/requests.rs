@@ -80,7 +80,10 @@ impl Cluster {
         // The storage wants some options of the context.
         let request = request.with_context(context.clone());
         match self.execute_on(now, store_id, context, &range, &request) {
-            Executed::Reply(reply) => Some(reply),
+            Executed::Reply(reply) => {
+                self.check_size(context.region_id, kind);
+                Some(reply)
+            }
             Executed::Wait(wait) => {
                 let Request::PessimisticLock(request) = request else {
                     return Some(Err(Status::new(Code::Internal, "only lock requests can wait").into()));

@@ -1,7 +1,8 @@
-//! Keyspaces: `DEFAULT`, and those of the options. They are made before the cluster starts and only change their state.
+//! Keyspaces: `DEFAULT`, those of the options, and those made later.
 
 use std::collections::BTreeMap;
 
+use tikv_core::time::Time;
 use tikv_proto::keyspacepb::keyspace_meta::Keyspace;
 use tikv_proto::keyspacepb::{
     GetAllKeyspacesRequest, GetAllKeyspacesResponse, KeyspaceMeta, KeyspaceState, LoadKeyspaceByIdRequest,
@@ -19,8 +20,31 @@ const DEFAULT: &str = "DEFAULT";
 pub(super) const GC_MANAGEMENT_TYPE: &str = "gc_management_type";
 /// The keyspace collects its garbage itself.
 pub(super) const KEYSPACE_LEVEL: &str = "keyspace_level";
-/// PD's text for a keyspace that is not there, which clients look for.
-const NOT_FOUND: &str = "keyspace does not exist";
+/// The longest name of a keyspace, in bytes.
+const LONGEST_NAME: usize = 20;
+
+/// Why PD has no such keyspace, or makes none. The texts are PD's: clients look for them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyspaceError {
+    /// There is none of that name or id.
+    #[error("keyspace does not exist")]
+    NotFound,
+    /// There is one of that name.
+    #[error("keyspace already exists")]
+    Exists,
+    /// The name has other characters than letters, digits, `-` and `_`, or too many of them, or is reserved.
+    #[error("illegal keyspace name {0}")]
+    IllegalName(String),
+}
+
+/// The id of a keyspace.
+#[must_use]
+pub fn keyspace_id(keyspace: &KeyspaceMeta) -> u32 {
+    match keyspace.keyspace {
+        Some(Keyspace::Id(id)) => id,
+        _ => 0,
+    }
+}
 
 pub(super) fn all(names: &[String], created_at: i64) -> BTreeMap<u32, KeyspaceMeta> {
     let names = std::iter::once(DEFAULT).chain(names.iter().map(String::as_str));
@@ -45,6 +69,31 @@ impl Pd {
         &self.keyspaces
     }
 
+    /// Makes a keyspace, with an id greater than all others.
+    ///
+    /// # Errors
+    ///
+    /// If there is one of that name, or there may be none.
+    pub fn create_keyspace(
+        &mut self,
+        now: Time,
+        name: &str,
+        config: BTreeMap<String, String>,
+    ) -> Result<KeyspaceMeta, KeyspaceError> {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_legal) {
+            return Err(KeyspaceError::IllegalName(name.to_owned()));
+        }
+        if self.keyspaces.values().any(|keyspace| keyspace.name == name) {
+            return Err(KeyspaceError::Exists);
+        }
+        let id = self.keyspaces.last_key_value().map_or(0, |(id, _)| id + 1);
+        let created_at = i64::try_from(self.wall_clock_ms(now) / 1_000).unwrap_or(i64::MAX);
+        let keyspace = KeyspaceMeta { config, ..new(id, name, created_at) };
+        self.keyspaces.insert(id, keyspace.clone());
+        Ok(keyspace)
+    }
+
     /// A keyspace, to change it.
     pub fn keyspace_mut(&mut self, id: u32) -> Option<&mut KeyspaceMeta> {
         self.keyspaces.get_mut(&id)
@@ -52,7 +101,11 @@ impl Pd {
 }
 
 fn loaded(cx: &Asked<'_>, keyspace: Option<&KeyspaceMeta>) -> LoadKeyspaceResponse {
-    let header = if keyspace.is_some() { cx.header() } else { cx.failed(ErrorType::EntryNotFound, NOT_FOUND) };
+    let header = if keyspace.is_some() {
+        cx.header()
+    } else {
+        cx.failed(ErrorType::EntryNotFound, KeyspaceError::NotFound.to_string())
+    };
     LoadKeyspaceResponse { header, keyspace: keyspace.cloned() }
 }
 
@@ -96,7 +149,7 @@ pub(super) fn update_state(
     };
     let wanted = request.state();
     let Some(keyspace) = cx.pd.keyspaces.get_mut(&id) else {
-        let header = cx.failed(ErrorType::EntryNotFound, NOT_FOUND);
+        let header = cx.failed(ErrorType::EntryNotFound, KeyspaceError::NotFound.to_string());
         return Ok(UpdateKeyspaceStateResponse { header, keyspace: None });
     };
     if !may_become(keyspace.state(), wanted) || id == 0 {

@@ -4,8 +4,8 @@
 //! message: a unary request, or one message of a stream. [`shape`] tells servers which is which.
 //!
 //! Not simulated, and therefore answered by `Unimplemented`: heartbeats of regions and stores' reports, the region
-//! synchronisation of members, namespaces, leases and watches of etcd itself, the separate TSO and scheduling services,
-//! and PD's HTTP API.
+//! synchronisation of members, namespaces, leases and watches of etcd itself, the separate TSO and scheduling services.
+//! PD's HTTP API is where the cluster is served (`serve`).
 
 mod etcd;
 mod gc;
@@ -29,6 +29,7 @@ use tikv_proto::keyspacepb::KeyspaceMeta;
 use tikv_proto::pdpb::{Error, ErrorType, ResponseHeader};
 
 use self::gc::Gc;
+pub use self::keyspaces::{KeyspaceError, keyspace_id};
 use self::kv::Kv;
 pub use self::members::Member;
 pub use self::routes::{Shape, shape};

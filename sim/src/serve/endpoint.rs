@@ -1,4 +1,4 @@
-//! A TCP port with a gRPC service behind it, which can be closed and opened again.
+//! A TCP port with services behind it, which can be closed and opened again.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -6,13 +6,30 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use tikv_grpc::server::{ServerHandle, ServerOptions, Service, serve_connection};
+use tikv_grpc::server::{ServerOptions, Service};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::http::{self, HttpService};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
+/// How a client of gRPC begins (`PRI * HTTP/2.0`), and none of HTTP/1.
+const PREFACE: &[u8; 3] = b"PRI";
+/// How often, and how many times, it is looked whether the rest of the first word has come.
+const FIRST_WORD: (Duration, u32) = (Duration::from_millis(1), 10_000);
+
+/// What is spoken on a port.
+#[derive(Clone)]
+pub(super) enum Spoken {
+    Grpc(Arc<dyn Service>),
+    Http(Arc<dyn HttpService>),
+    /// The first word of a client decides.
+    Both(Arc<dyn Service>, Arc<dyn HttpService>),
+}
 
 pub(super) struct Endpoint {
     runtime: Handle,
@@ -21,7 +38,7 @@ pub(super) struct Endpoint {
 }
 
 struct Port {
-    service: Arc<dyn Service>,
+    spoken: Spoken,
     options: ServerOptions,
     state: Mutex<PortState>,
 }
@@ -34,7 +51,7 @@ struct PortState {
     /// Of the task that accepts.
     acceptor: Option<Waker>,
     is_accepting: bool,
-    connections: BTreeMap<u64, ServerHandle>,
+    connections: BTreeMap<u64, AbortHandle>,
     next_connection: u64,
 }
 
@@ -43,13 +60,13 @@ impl Endpoint {
     pub(super) fn bind(
         runtime: &Handle,
         address: SocketAddr,
-        service: Arc<dyn Service>,
+        spoken: Spoken,
         options: ServerOptions,
     ) -> io::Result<Self> {
         let reserved = reserve(address)?;
         let address = reserved.local_addr()?;
         let state = Mutex::new(PortState { reserved: Some(reserved), ..PortState::default() });
-        Ok(Endpoint { runtime: runtime.clone(), address, port: Arc::new(Port { service, options, state }) })
+        Ok(Endpoint { runtime: runtime.clone(), address, port: Arc::new(Port { spoken, options, state }) })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -79,7 +96,7 @@ impl Endpoint {
             state.reserved = reserve(self.address).ok();
         }
         state.is_accepting = false;
-        std::mem::take(&mut state.connections).values().for_each(ServerHandle::close);
+        std::mem::take(&mut state.connections).values().for_each(AbortHandle::abort);
         if let Some(acceptor) = state.acceptor.take() {
             acceptor.wake();
         }
@@ -130,18 +147,52 @@ async fn accept(port: Arc<Port>) {
 fn serve(port: &Arc<Port>, stream: TcpStream) {
     // Only slower without it.
     let _ = stream.set_nodelay(true);
-    let connection = serve_connection(stream, port.service.clone(), port.options.clone());
-    let id = {
-        let mut state = port.lock();
-        let id = state.next_connection;
-        state.next_connection += 1;
-        state.connections.insert(id, connection.handle());
-        id
-    };
-    let port = port.clone();
-    tokio::spawn(async move {
+    let mut state = port.lock();
+    if state.listener.is_none() {
+        // The port has been closed meanwhile.
+        return;
+    }
+    let id = state.next_connection;
+    state.next_connection += 1;
+    let served = port.clone();
+    let connection = tokio::spawn(async move {
         // How a client leaves is its own affair.
-        let _ = connection.await;
-        port.lock().connections.remove(&id);
+        let _ = served.serve_connection(stream).await;
+        served.lock().connections.remove(&id);
     });
+    // Its end is noted under the same lock, hence later.
+    state.connections.insert(id, connection.abort_handle());
+}
+
+impl Port {
+    async fn serve_connection(&self, stream: TcpStream) -> io::Result<()> {
+        match self.spoken.clone() {
+            Spoken::Grpc(service) => self.serve_grpc(stream, service).await,
+            Spoken::Http(service) => http::serve_connection(stream, service).await.map_err(io::Error::other),
+            Spoken::Both(grpc, http) => match begins_with_preface(&stream).await? {
+                true => self.serve_grpc(stream, grpc).await,
+                false => http::serve_connection(stream, http).await.map_err(io::Error::other),
+            },
+        }
+    }
+
+    async fn serve_grpc(&self, stream: TcpStream, service: Arc<dyn Service>) -> io::Result<()> {
+        tikv_grpc::server::serve_connection(stream, service, self.options.clone()).await.map_err(io::Error::other)
+    }
+}
+
+/// Looks at what has come without taking it.
+async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
+    let (pause, times) = FIRST_WORD;
+    let mut first = [0; PREFACE.len()];
+    for _ in 0..times {
+        let len = stream.peek(&mut first).await?;
+        let seen = &first[..len];
+        if seen.is_empty() || seen.len() == PREFACE.len() || !PREFACE.starts_with(seen) {
+            return Ok(seen == PREFACE);
+        }
+        // Less than a word: there is no way to await more of it. It is rare.
+        tokio::time::sleep(pause).await;
+    }
+    Err(io::ErrorKind::TimedOut.into())
 }

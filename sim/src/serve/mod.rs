@@ -15,21 +15,24 @@
 //! # }
 //! ```
 //!
-//! Each member of PD and each store has a port of its own. The data lives in memory and ends with the cluster. Time is real
-//! here: timestamps follow the wall clock, locks and elections wait as long as they say.
+//! Each member of PD and each store has a port of its own, and each store another one for its status. The data lives in memory
+//! and ends with the cluster. Time is real here: timestamps follow the wall clock, locks and elections wait as long as they say.
 //!
 //! Unary calls, BatchCommands and PD's streams are served; calls that name another host
-//! (`tikv-forwarded-host`, `pd-forwarded-host`) are forwarded. What the simulation does not know is answered by
-//! `Unimplemented`: TiFlash, the coprocessor's streams, PD's HTTP API. See [`cluster`](crate::cluster) and
-//! [`pd`](crate::pd) for more.
+//! (`tikv-forwarded-host`, `pd-forwarded-host`) are forwarded. PD's ports also speak HTTP/1 and answer the more common paths of
+//! PD's HTTP API; a store's status port answers `/status` and `/config`. What the simulation does not know is answered by
+//! `Unimplemented` or 404: TiFlash, the coprocessor's streams. See [`cluster`](crate::cluster) and [`pd`](crate::pd) for more.
 
 mod admin;
 mod batch;
 mod batch_entries;
 mod endpoint;
+mod http;
 pub(crate) mod pd;
+mod pd_http;
 pub(crate) mod shared;
 pub(crate) mod store;
+mod store_status;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,10 +48,12 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use self::endpoint::Endpoint;
+use self::endpoint::{Endpoint, Spoken};
 use self::pd::PdService;
+use self::pd_http::PdHttp;
 use self::shared::Shared;
 use self::store::StoreService;
+use self::store_status::StoreStatus;
 use crate::cluster::{Cluster, ClusterOptions, TopologyError, encoded};
 
 /// What is served, and where. Take [`ServeOptions::default`] and change what should differ.
@@ -74,6 +79,7 @@ pub struct ServedCluster {
     shared: Arc<Shared>,
     members: BTreeMap<u64, Endpoint>,
     stores: BTreeMap<u64, Endpoint>,
+    statuses: BTreeMap<u64, Endpoint>,
     timer: AbortHandle,
     thread: Option<OwnThread>,
 }
@@ -118,6 +124,12 @@ impl ServedCluster {
         self.members.values().map(|member| member.address().to_string()).collect()
     }
 
+    /// Where stores tell their status, by id.
+    #[must_use]
+    pub fn status_addresses(&self) -> BTreeMap<u64, SocketAddr> {
+        self.statuses.iter().map(|(id, status)| (*id, status.address())).collect()
+    }
+
     /// Where stores listen, by id.
     #[must_use]
     pub fn store_addresses(&self) -> BTreeMap<u64, SocketAddr> {
@@ -155,8 +167,8 @@ impl ServedCluster {
     ///
     /// If there is no such store.
     pub fn stop_store(&self, store_id: u64) -> io::Result<()> {
-        let endpoint = find(&self.stores, store_id, "store")?;
-        endpoint.close();
+        find(&self.stores, store_id, "store")?.close();
+        find(&self.statuses, store_id, "store")?.close();
         self.with_cluster(|cluster, now| cluster.stop_store(now, store_id)).map_err(io::Error::other)
     }
 
@@ -168,7 +180,8 @@ impl ServedCluster {
     pub fn start_store(&self, store_id: u64) -> io::Result<()> {
         let endpoint = find(&self.stores, store_id, "store")?;
         self.with_cluster(|cluster, now| cluster.start_store(now, store_id)).map_err(io::Error::other)?;
-        endpoint.open()
+        endpoint.open()?;
+        find(&self.statuses, store_id, "store")?.open()
     }
 
     /// Stops a member of PD. If it leads, another one takes over, if most run.
@@ -208,7 +221,7 @@ impl ServedCluster {
 impl Drop for ServedCluster {
     fn drop(&mut self) {
         self.timer.abort();
-        self.members.values().chain(self.stores.values()).for_each(Endpoint::close);
+        self.members.values().chain(self.stores.values()).chain(self.statuses.values()).for_each(Endpoint::close);
         if let Some(OwnThread { stop, thread }) = self.thread.take() {
             // Neither can fail but by the thread's having ended.
             let _ = stop.send(());
@@ -240,33 +253,42 @@ fn start_on(runtime: &Handle, options: ServeOptions) -> io::Result<ServedCluster
     let shared = Arc::new(Shared::new(cluster, Box::new(move || Time::ZERO + started.elapsed())));
     let mut members = BTreeMap::new();
     for id in member_ids {
-        let service = Arc::new(PdService::new(shared.clone(), id));
+        let grpc = Arc::new(PdService::new(shared.clone(), id));
+        let spoken = Spoken::Both(grpc, Arc::new(PdHttp::new(shared.clone())));
         let address = if members.is_empty() { options.pd_addr } else { any_port() };
-        members.insert(id, Endpoint::bind(runtime, address, service, server.clone())?);
+        members.insert(id, Endpoint::bind(runtime, address, spoken, server.clone())?);
     }
-    let mut stores = BTreeMap::new();
+    let (mut stores, mut statuses) = (BTreeMap::new(), BTreeMap::new());
     for id in store_ids {
-        let service = Arc::new(StoreService::new(shared.clone(), id));
-        stores.insert(id, Endpoint::bind(runtime, any_port(), service, server.clone())?);
+        let grpc = Spoken::Grpc(Arc::new(StoreService::new(shared.clone(), id)));
+        stores.insert(id, Endpoint::bind(runtime, any_port(), grpc, server.clone())?);
+        let status = Spoken::Http(Arc::new(StoreStatus::new(shared.clone(), id)));
+        statuses.insert(id, Endpoint::bind(runtime, any_port(), status, server.clone())?);
     }
-    shared.with_cluster(|cluster, _| publish_addresses(cluster, &members, &stores));
-    // Clients may come only now, when they are told where to go.
-    members.values().chain(stores.values()).try_for_each(Endpoint::open)?;
     let timer = runtime.spawn(shared::keep_time(shared.clone(), tokio::time::sleep)).abort_handle();
-    Ok(ServedCluster { shared, members, stores, timer, thread: None })
+    let cluster = ServedCluster { shared, members, stores, statuses, timer, thread: None };
+    cluster.publish_addresses();
+    // Clients may come only now, when they are told where to go.
+    let ServedCluster { members, stores, statuses, .. } = &cluster;
+    members.values().chain(stores.values()).chain(statuses.values()).try_for_each(Endpoint::open)?;
+    Ok(cluster)
 }
-
-fn publish_addresses(cluster: &mut Cluster, members: &BTreeMap<u64, Endpoint>, stores: &BTreeMap<u64, Endpoint>) {
-    for (id, endpoint) in members {
-        if let Some(member) = cluster.pd_mut().member_mut(*id) {
-            member.client_url = format!("http://{}", endpoint.address());
-        }
-    }
-    for (id, endpoint) in stores {
-        if let Ok(store) = cluster.topology_mut().store_mut(*id) {
-            store.meta.address = endpoint.address().to_string();
-            store.meta.peer_address = store.meta.address.clone();
-        }
+impl ServedCluster {
+    fn publish_addresses(&self) {
+        self.with_cluster(|cluster, _| {
+            for (id, endpoint) in &self.members {
+                if let Some(member) = cluster.pd_mut().member_mut(*id) {
+                    member.client_url = format!("http://{}", endpoint.address());
+                }
+            }
+            for ((id, endpoint), status) in self.stores.iter().zip(self.statuses.values()) {
+                if let Ok(store) = cluster.topology_mut().store_mut(*id) {
+                    store.meta.address = endpoint.address().to_string();
+                    store.meta.peer_address = store.meta.address.clone();
+                    store.meta.status_address = status.address().to_string();
+                }
+            }
+        });
     }
 }
 

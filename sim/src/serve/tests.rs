@@ -1,3 +1,5 @@
+mod http;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;

@@ -66,7 +66,7 @@ mod txn;
 mod txn_status_cache;
 mod write;
 
-use tikv_core::key::KeyRange;
+use tikv_core::key::{Key, KeyRange};
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::{LockInfo, PessimisticLockRequest, PessimisticLockResponse};
 
@@ -267,6 +267,17 @@ impl Storage {
     #[must_use]
     pub fn oldest_prewrite(&self, range: &KeyRange) -> Option<Timestamp> {
         self.data.oldest_prewrite(range)
+    }
+
+    /// The keys of a range that transactions have committed something to (deletions too), in order.
+    pub fn committed_keys(&self, range: &KeyRange) -> impl Iterator<Item = &Key> {
+        let committed = self.data.range(range).filter(|(_, record)| !record.writes.is_empty());
+        committed.map(|(key, _)| key)
+    }
+
+    /// The raw keys of a range in the default column family, in order.
+    pub fn raw_keys(&self, range: &KeyRange) -> impl Iterator<Item = &Key> {
+        self.raw.range(raw::Cf::Default, range).map(|(key, _)| key)
     }
 
     /// Drops the versions of a range that no read at or after `safe_point` can see. Locks must have been resolved before.

@@ -1,6 +1,7 @@
 mod checks;
 mod faults;
 mod lock_waits;
+mod split_check;
 mod topology;
 
 use std::time::Duration;

@@ -1,0 +1,79 @@
+use bytes::Bytes;
+use tikv_proto::kvrpcpb::RawBatchPutRequest;
+use tikv_proto::kvrpcpb::{CommitRequest, KvPair};
+
+use super::*;
+
+fn tiny_regions(api_version: ApiVersion) -> Cluster {
+    let split_check = Some(SplitCheck { max_keys: 10, split_keys: 7 });
+    Cluster::new(ClusterOptions { split_check, api_version, split_keys: Some(vec![]), ..ClusterOptions::default() })
+}
+
+fn keys(count: usize) -> Vec<Bytes> {
+    (0..count).map(|index| format!("r{index:02}").into()).collect()
+}
+
+fn write(cluster: &mut Cluster, keys: &[Bytes], start_ts: u64) {
+    let mutations =
+        keys.iter().map(|key| Mutation { key: key.clone(), value: "v".into(), ..Mutation::default() }).collect();
+    let prewrite = PrewriteRequest {
+        mutations,
+        primary_lock: keys[0].clone(),
+        start_version: start_ts,
+        lock_ttl: 3_000,
+        ..PrewriteRequest::default()
+    };
+    assert_eq!(ask_leader(cluster, "a", prewrite.into()).region_error(), None);
+    let regions = cluster.topology().regions().len();
+    let keys = keys.to_vec();
+    let commit = CommitRequest { keys, start_version: start_ts, commit_version: start_ts + 1, ..Default::default() };
+    // Locks are not what makes a region large.
+    assert_eq!(regions, 1);
+    assert_eq!(ask_leader(cluster, "a", commit.into()).region_error(), None);
+}
+
+/// How many of the keys are in each region.
+fn spread(cluster: &Cluster, keys: &[Bytes], bound: impl Fn(&[u8]) -> Key) -> Vec<usize> {
+    let regions = cluster.topology().regions().iter();
+    let inside = |region: &Region| keys.iter().filter(|key| region.bounds().contains(bound(key).as_slice())).count();
+    regions.map(inside).collect()
+}
+
+#[test]
+fn a_region_with_too_many_committed_keys_splits_into_parts_that_are_small_enough() {
+    for (count, expected) in [(10, vec![10]), (11, vec![7, 4]), (16, vec![7, 9]), (17, vec![7, 7, 3])] {
+        let mut cluster = tiny_regions(ApiVersion::V1);
+        write(&mut cluster, &keys(count), 10);
+        assert_eq!(spread(&cluster, &keys(count), encoded), expected, "{count} keys");
+    }
+}
+
+#[test]
+fn versions_of_the_same_key_do_not_split_a_region() {
+    let mut cluster = tiny_regions(ApiVersion::V1);
+    for start_ts in (10..100).step_by(10) {
+        write(&mut cluster, &keys(2), start_ts);
+    }
+    assert_eq!(cluster.topology().regions().len(), 1);
+}
+
+#[test]
+fn raw_keys_split_regions_where_they_are_encoded_and_where_they_are_not() {
+    for (api_version, bound) in [
+        (ApiVersion::V1, (|key: &[u8]| Key::from(key)) as fn(&[u8]) -> Key),
+        (ApiVersion::V2, encoded as fn(&[u8]) -> Key),
+    ] {
+        let mut cluster = tiny_regions(api_version);
+        let pairs = keys(20).into_iter().map(|key| KvPair { key, value: "v".into(), ..KvPair::default() }).collect();
+        let put = RawBatchPutRequest { pairs, ..RawBatchPutRequest::default() };
+        assert_eq!(ask_leader(&mut cluster, "a", put.into()).region_error(), None);
+        assert_eq!(spread(&cluster, &keys(20), bound), [7, 7, 6], "{api_version:?}");
+    }
+}
+
+#[test]
+fn regions_stay_whole_unless_a_limit_is_set() {
+    let mut cluster = Cluster::new(ClusterOptions { split_keys: Some(vec![]), ..ClusterOptions::default() });
+    write(&mut cluster, &keys(99), 10);
+    assert_eq!(cluster.topology().regions().len(), 1);
+}
