@@ -206,17 +206,28 @@ pub(super) fn store_heartbeat(cx: &mut Asked<'_>, _: &StoreHeartbeatRequest) -> 
 
 // ---- Splitting and scattering ----
 
-/// Splits at the keys. The regions that begin at them, and how many of the keys begin one, in percent.
+/// Splits at the keys. The new regions, and how many of the keys begin one, in percent.
+///
+/// The keys of a region are tried in the order they are given: one that is not greater than the last before it is skipped, as
+/// is one at which a region begins already. PD tries what was skipped again, after a minute; nobody waits for that.
 fn split(cx: &mut Asked<'_>, keys: &[Bytes]) -> (u64, Vec<u64>) {
+    let mut asked: BTreeMap<u64, Vec<Key>> = BTreeMap::new();
     for key in keys {
-        // A key that begins a region already has nothing to split; one without a leader is not counted below.
-        let _ = cx.topology.split(&Key::from(key.clone()));
+        let Some(region) = known(cx).by_key(key).filter(|region| region.meta.start_key != *key) else { continue };
+        let of_region = asked.entry(region.id()).or_default();
+        if of_region.last().is_none_or(|last| last.as_slice() < &key[..]) {
+            of_region.push(Key::from(key.clone()));
+        }
     }
-    let begins = |key: &Bytes| cx.topology.regions().by_key(key).filter(|region| region.meta.start_key == key);
-    let mut begun: Vec<u64> = keys.iter().filter_map(begins).map(Region::id).collect();
-    let percentage = (begun.len() * 100).checked_div(keys.len()).unwrap_or(100) as u64;
+    let mut begun = Vec::new();
+    for (region_id, keys) in &asked {
+        // A region without a leader, or that PD knows wrongly, is not split.
+        if let Ok(parts) = cx.topology.split_region(*region_id, keys) {
+            begun.extend(parts.into_iter().skip(1));
+        }
+    }
+    let percentage = (begun.len() * 100).checked_div(keys.len()).unwrap_or(0) as u64;
     begun.sort_unstable();
-    begun.dedup();
     (percentage, begun)
 }
 

@@ -120,13 +120,32 @@ fn pd_knows_its_stores_and_says_so_of_others_in_words_that_clients_look_for() {
 #[test]
 fn pd_splits_at_encoded_keys_and_names_the_regions_that_begin_there() {
     let mut cluster = cluster();
-    let split_keys = vec![key(b"g"), key(b"m"), key(b"t")];
+    let split_keys = vec![key(b"g"), key(b"i"), key(b"t")];
     let request = SplitRegionsRequest { header: header(&cluster), split_keys, ..SplitRegionsRequest::default() };
     let done: SplitRegionsResponse = ask(&mut cluster, "/pdpb.PD/SplitRegions", &request);
     assert_eq!((done.finished_percentage, done.regions_id.len()), (100, 3));
-    assert_eq!(cluster.topology().regions().len(), 4);
+    assert_eq!(cluster.topology().regions().len(), 5);
     let regions_id = [done.regions_id, vec![999]].concat();
     let request = ScatterRegionRequest { header: header(&cluster), regions_id, ..ScatterRegionRequest::default() };
     let done: ScatterRegionResponse = ask(&mut cluster, "/pdpb.PD/ScatterRegion", &request);
     assert_eq!((done.finished_percentage, done.failed_regions_id), (75, vec![999]));
+}
+
+#[test]
+fn pd_skips_split_keys_that_are_out_of_order_or_begin_a_region_already() {
+    let mut cluster = cluster();
+    // A region begins at m.
+    let split_keys = vec![key(b"g"), key(b"c"), key(b"m"), key(b"t")];
+    let request = SplitRegionsRequest { header: header(&cluster), split_keys, ..SplitRegionsRequest::default() };
+    let done: SplitRegionsResponse = ask(&mut cluster, "/pdpb.PD/SplitRegions", &request);
+    assert_eq!(done.finished_percentage, 50);
+    let starts: Vec<Bytes> = cluster.topology().regions().iter().map(|region| region.meta.start_key.clone()).collect();
+    assert_eq!(starts, [Bytes::new(), key(b"g"), key(b"m"), key(b"t")]);
+    let mut begun = [b"g", b"t"].map(|key| cluster.topology().regions().by_key(encoded(key).as_slice()).unwrap().id());
+    begun.sort_unstable();
+    assert_eq!(done.regions_id, begun);
+
+    let nothing = SplitRegionsRequest { header: header(&cluster), ..SplitRegionsRequest::default() };
+    let done: SplitRegionsResponse = ask(&mut cluster, "/pdpb.PD/SplitRegions", &nothing);
+    assert_eq!((done.finished_percentage, done.regions_id.len()), (0, 0));
 }
