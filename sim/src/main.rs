@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tikv_proto::kvrpcpb::ApiVersion;
-use tikv_sim::cluster::{ClusterOptions, SplitCheck, StoreOptions};
+use tikv_sim::cluster::{ClusterOptions, Effect, Fault, SplitCheck, StoreOptions, region_error};
 use tikv_sim::serve::{ServeOptions, ServedCluster};
 use tokio::sync::oneshot;
 
@@ -68,6 +68,18 @@ struct Serve {
     /// A keyspace beside DEFAULT; may be repeated.
     #[arg(long = "keyspace", value_name = "NAME")]
     keyspaces: Vec<String>,
+    /// Stores answer so much later: seconds, or with a unit, as in 5ms, 1s.
+    #[arg(long, value_parser = duration)]
+    delay: Option<Duration>,
+    /// One of so many requests to stores is turned away because the store is busy.
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
+    busy_each: Option<u32>,
+    /// One of so many requests to stores is lost: neither executed nor answered.
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
+    lose_each: Option<u32>,
+    /// One of so many answers of stores is lost.
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
+    lose_reply_each: Option<u32>,
     /// Compresses responses for clients that understand gzip.
     #[arg(long)]
     gzip: bool,
@@ -101,8 +113,9 @@ fn run(serve: Serve) -> io::Result<()> {
     let ended = runtime.block_on(async {
         // Signals are awaited from the beginning, so that none ends the process unawares.
         let signal = Signals::new()?;
-        let (exit_on_eof, lifetime) = (serve.exit_on_eof, serve.lifetime);
+        let (exit_on_eof, lifetime, faults) = (serve.exit_on_eof, serve.lifetime, faults(&serve));
         let cluster = Arc::new(ServedCluster::start(options(serve))?);
+        cluster.with_cluster(|cluster, _| faults.into_iter().for_each(|fault| cluster.inject(fault)));
         announce(&cluster)?;
         let stdin_ended = serve_commands(cluster.clone());
         tokio::select! {
@@ -138,6 +151,18 @@ fn options(serve: Serve) -> ServeOptions {
         ..ClusterOptions::default()
     };
     ServeOptions { cluster, pd_addr: serve.pd_addr, gzip: serve.gzip }
+}
+
+/// What stores are to do wrong. A request meets the first one whose turn it is.
+fn faults(serve: &Serve) -> Vec<Fault> {
+    let busy = || Effect::RegionError(Box::new(region_error::server_is_busy("a fault was ordered", 0)));
+    let some = [
+        serve.busy_each.map(|each| Fault::new(busy()).each(each)),
+        serve.lose_each.map(|each| Fault::new(Effect::Lose).each(each)),
+        serve.lose_reply_each.map(|each| Fault::new(Effect::LoseReply).each(each)),
+        serve.delay.map(|delay| Fault::new(Effect::DelayReply(delay))),
+    ];
+    some.into_iter().flatten().map(Fault::forever).collect()
 }
 
 fn announce(cluster: &ServedCluster) -> io::Result<()> {
@@ -211,12 +236,13 @@ impl Signals {
 fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let seconds = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
         _ => return Err(format!("unknown unit {unit}")),
     };
     let number: u64 = number.parse().map_err(|_| "a number is expected".to_owned())?;
-    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+    Ok(Duration::from_millis(number.saturating_mul(milliseconds)))
 }

@@ -7,7 +7,7 @@ use tikv_proto::errorpb;
 
 use crate::status::Status;
 
-/// Something that happens to requests, the next `times` of them that it applies to.
+/// Something that happens to requests, the next `times` of them that it applies to, or one of so many ([`Fault::each`]).
 ///
 /// ```
 /// use tikv_core::request::RequestKind;
@@ -23,6 +23,10 @@ pub struct Fault {
     region_id: Option<u64>,
     kind: Option<RequestKind>,
     times: u32,
+    /// It happens to the last one of so many requests that it applies to.
+    period: u32,
+    /// How many of these have come.
+    met: u32,
     effect: Effect,
 }
 
@@ -47,7 +51,7 @@ impl Fault {
     /// What happens to the next request, whichever it is.
     #[must_use]
     pub fn new(effect: Effect) -> Self {
-        Fault { store_id: None, region_id: None, kind: None, times: 1, effect }
+        Fault { store_id: None, region_id: None, kind: None, times: 1, period: 1, met: 0, effect }
     }
 
     /// Only requests to this store.
@@ -84,6 +88,23 @@ impl Fault {
         self.times(u32::MAX)
     }
 
+    /// Each `period`-th request that it applies to, and no other.
+    #[must_use]
+    pub fn each(mut self, period: u32) -> Self {
+        self.period = period.max(1);
+        self
+    }
+
+    /// Whether it is this request's turn, of those that it applies to.
+    fn take_turn(&mut self) -> bool {
+        self.met += 1;
+        let is_its_turn = self.met >= self.period;
+        if is_its_turn {
+            self.met = 0;
+        }
+        is_its_turn
+    }
+
     fn applies(&self, store_id: u64, region_id: u64, kind: RequestKind) -> bool {
         self.store_id.is_none_or(|wanted| wanted == store_id)
             && self.region_id.is_none_or(|wanted| wanted == region_id)
@@ -108,7 +129,8 @@ impl Faults {
 
     /// What happens to a request. Of several faults the first counts.
     pub(super) fn take(&mut self, store_id: u64, region_id: u64, kind: RequestKind) -> Option<Effect> {
-        let index = self.0.iter().position(|fault| fault.applies(store_id, region_id, kind))?;
+        let strikes = |fault: &mut Fault| fault.applies(store_id, region_id, kind) && fault.take_turn();
+        let index = self.0.iter_mut().position(strikes)?;
         let fault = &mut self.0[index];
         let effect = fault.effect.clone();
         if fault.times != u32::MAX {

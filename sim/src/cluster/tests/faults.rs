@@ -22,6 +22,21 @@ fn a_fault_meets_as_many_requests_of_its_kind_as_ordered() {
 }
 
 #[test]
+fn a_fault_may_strike_each_third_request_that_it_applies_to() {
+    let mut cluster = cluster();
+    let busy = Effect::RegionError(Box::new(region_error::server_is_busy("", 0)));
+    cluster.inject(Fault::new(busy).on(RequestKind::Get).each(3).forever());
+    let (store, context) = leader_and_context(&cluster);
+    let mut struck = Vec::new();
+    for _ in 0..7 {
+        // Others do not count.
+        assert_eq!(ask(&mut cluster, store, &context, raw_get("a")).unwrap().region_error(), None);
+        struck.push(ask(&mut cluster, store, &context, get("a", 5)).unwrap().region_error().is_some());
+    }
+    assert_eq!(struck, [false, false, true, false, false, true, false]);
+}
+
+#[test]
 fn a_delayed_request_is_executed_and_answered_later() {
     let mut cluster = cluster();
     let (store, context) = leader_and_context(&cluster);
