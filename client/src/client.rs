@@ -102,7 +102,8 @@ impl Client {
     }
 
     /// A consistent view of all transactional keys at `read_ts`. At [`Timestamp::MAX`] each read sees the newest committed
-    /// version, and two reads may see two moments.
+    /// version, and two reads may see two moments. Reads at any other timestamp that PD has not given yet fail with
+    /// [`Error::InvalidArgument`]. client-go: `GetSnapshot`, `oracle.ValidateReadTS`.
     #[must_use]
     pub fn snapshot_at(&self, read_ts: Timestamp) -> Snapshot {
         Snapshot::new(self.clone(), read_ts)
@@ -206,7 +207,7 @@ impl Client {
         self.timestamp_before(None).await
     }
 
-    async fn timestamp_before(&self, deadline: Option<Time>) -> Result<Timestamp, Error> {
+    pub(crate) async fn timestamp_before(&self, deadline: Option<Time>) -> Result<Timestamp, Error> {
         let fetch = FetchTimestamp::new(&self.shared.config).until(deadline.unwrap_or(Time::MAX));
         self.drive(KeyCodec::Txn, fetch).await
     }

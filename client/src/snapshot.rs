@@ -139,12 +139,28 @@ impl Snapshot {
         T: Send,
         M: Machine<Output = Read<T>> + Send + 'static,
     {
+        self.check_read_ts().await?;
         let span = tracing::debug_span!("tikv.snapshot", operation, read_ts = %self.options.read_ts);
         let read = self.client.drive(KeyCodec::Txn, machine).instrument(span).await;
         if !read.read_through.is_empty() {
             self.known().learn(&read.read_through);
         }
         read.result
+    }
+
+    /// Refuses a timestamp that PD has not given yet: TiKV would make all later commits exceed it. PD is asked only if nothing
+    /// as new has been seen before.
+    async fn check_read_ts(&self) -> Result<(), Error> {
+        let read_ts = self.options.read_ts;
+        let newest = self.client.shared().knowledge(KeyCodec::Txn).clock.newest();
+        if read_ts == Timestamp::MAX || newest.is_some_and(|newest| read_ts <= newest) {
+            return Ok(());
+        }
+        let deadline = self.timeout.map(|limit| self.client.shared().runtime.now() + limit);
+        if read_ts > self.client.timestamp_before(deadline).await? {
+            return Err(Error::InvalidArgument(format!("a read at {read_ts}, which PD has not given yet").into()));
+        }
+        Ok(())
     }
 
     fn options(&self) -> SnapshotOptions {

@@ -90,6 +90,104 @@ fn only_functions_that_are_tests_count_as_tests() {
     assert!(!others.into_iter().any(|name| has_test(source, name)));
 }
 
+/// Bugs of clients, by where they were collected, and how many of each.
+const KNOWN_BUGS: [(&str, usize); 3] = [("S", 42), ("R", 12), ("T", 14)];
+
+/// What a bug may wait for.
+const FEATURES: [&str; 11] = [
+    "async commit",
+    "one-phase commit",
+    "pessimistic locking",
+    "fair locking",
+    "shared locks",
+    "pipelined transactions",
+    "garbage collection",
+    "stale reads",
+    "replica reads",
+    "API v2",
+    "resource control",
+];
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the counts are for people to read")]
+fn every_known_bug_has_a_row_whose_status_is_known_and_whose_tests_exist() {
+    let rows = read_table("known-bugs.tsv", &["id", "reported", "bug", "status", "where", "remains"]);
+    let expected =
+        KNOWN_BUGS.iter().flat_map(|(source, count)| (1..=*count).map(move |number| format!("{source}{number}")));
+    let ids: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
+    assert_eq!(ids, expected.collect::<Vec<_>>(), "one row for each, in order");
+    let (mut counts, mut problems) = (BTreeMap::<_, u32>::new(), Vec::new());
+    for row in &rows {
+        *counts.entry(row[3].as_str()).or_default() += 1;
+        problems.extend(problems_of_known_bug(row).into_iter().map(|problem| format!("{}: {problem}", row[0])));
+    }
+    println!("known bugs: {counts:?}");
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn a_known_bug_is_tested_or_impossible_or_waits_for_a_feature_or_does_not_apply() {
+    let this = "tests/tests/parity.rs::only_functions_that_are_tests_count_as_tests";
+    let reason = "a reason that says why in a few words";
+    let row = |status: &str, place: &str, remains: &str| {
+        ["S1", "-", "a bug", status, place, remains].map(str::to_owned).to_vec()
+    };
+    for good in [
+        row("tested", this, "-"),
+        row("tested", this, "waits for async commit"),
+        row("impossible by construction", reason, "-"),
+        row("waits for stale reads", reason, "-"),
+        row("n/a", reason, "-"),
+    ] {
+        assert_eq!(problems_of_known_bug(&good), [""; 0], "{good:?}");
+    }
+    for bad in [
+        row("tested", "", "-"),
+        row("tested", "tests/tests/parity.rs::there_is_no_such_test", "-"),
+        row("tested", "tests/tests/nowhere.rs::a", "-"),
+        row("tested", this, "waits for better times"),
+        row("tested", this, "something"),
+        row("waits for better times", reason, "-"),
+        row("n/a", "no", "-"),
+        row("done", reason, "-"),
+        row("todo", reason, "-"),
+    ] {
+        assert_ne!(problems_of_known_bug(&bad), [""; 0], "{bad:?}");
+    }
+}
+
+/// What is wrong with a row of the ledger of bugs.
+fn problems_of_known_bug(row: &[String]) -> Vec<String> {
+    let [_, _, bug, status, place, remains] = row else { return vec!["six columns".to_owned()] };
+    let waits = |text: &str| text.strip_prefix("waits for ").is_some_and(|feature| FEATURES.contains(&feature));
+    let mut problems = Vec::new();
+    if bug.is_empty() {
+        problems.push("no bug is named".to_owned());
+    }
+    if remains != "-" && !(status == "tested" && waits(remains)) {
+        problems.push(format!("what remains of it: {remains}"));
+    }
+    match status.as_str() {
+        "tested" => problems.extend(place.split(", ").filter_map(|test| missing_test(test))),
+        "impossible by construction" | "n/a" => {}
+        status if waits(status) => {}
+        unknown => problems.push(format!("no such status: {unknown}")),
+    }
+    if status != "tested" && place.chars().count() < MIN_REASON_CHARS {
+        problems.push("a reason says why in a few words".to_owned());
+    }
+    problems
+}
+
+/// Why there is no such test, if there is none.
+fn missing_test(test: &str) -> Option<String> {
+    let Some(Test { path, name }) = parse_test(test) else { return Some(format!("not `<path>::<test>`: {test:?}")) };
+    match fs::read_to_string(root().join(&path)) {
+        Err(error) => Some(format!("{path}: {error}")),
+        Ok(source) => (!has_test(&source, &name)).then(|| format!("no test {name} in {path}")),
+    }
+}
+
 /// The rows of the ledger: a test of client-go and its status, not yet parsed.
 fn ledger() -> Vec<(TestId, String)> {
     let rows = read_table("tests.tsv", &["file", "suite", "test", "status"]);

@@ -68,7 +68,7 @@ use tikv_proto::kvrpcpb::{self, ApiVersion};
 
 pub use self::bounds::{encoded, txn_range};
 use self::faults::Faults;
-pub use self::faults::{Effect, Fault};
+pub use self::faults::{Arrival, Effect, Fault};
 pub use self::fingerprint::fingerprint;
 use self::lock_wait::LockWaits;
 pub(crate) use self::options::keyspace_prefix;
@@ -116,8 +116,21 @@ pub struct Cluster {
 /// What is done at some later time.
 #[derive(Clone, Debug)]
 enum Postponed {
-    Request { store_id: u64, context: kvrpcpb::Context, request: Request },
-    Reply { store_id: u64, reply: StoreReply },
+    Request {
+        store_id: u64,
+        context: kvrpcpb::Context,
+        request: Request,
+    },
+    /// As a request, but its answer interests nobody.
+    Replay {
+        store_id: u64,
+        context: kvrpcpb::Context,
+        request: Request,
+    },
+    Reply {
+        store_id: u64,
+        reply: StoreReply,
+    },
 }
 
 impl Cluster {
@@ -150,9 +163,21 @@ impl Cluster {
 
     /// Hands a request to a store. The context may also be inside the request; the one given here counts.
     pub fn handle_store(&mut self, now: Time, store_id: u64, context: &kvrpcpb::Context, request: Request) -> Served {
+        self.handle_store_with(now, store_id, context, request, None)
+    }
+
+    /// As [`Cluster::handle_store`], with an effect on this very request; without one, [`Cluster::inject`]ed faults count.
+    pub fn handle_store_with(
+        &mut self,
+        now: Time,
+        store_id: u64,
+        context: &kvrpcpb::Context,
+        request: Request,
+        effect: Option<Effect>,
+    ) -> Served {
         self.advance(now);
         let call = self.new_call();
-        match self.accept(now, call, store_id, context, request) {
+        match self.accept(now, call, store_id, context, request, effect) {
             Some(reply) => Served::Answered(reply),
             None => Served::Later(call),
         }
@@ -337,12 +362,14 @@ impl Cluster {
     /// Requests under way to the store meet no one; replies under way from it are cut off.
     fn disconnect_postponed(&mut self, now: Time, store_id: u64) {
         let there = |postponed: &Postponed| match postponed {
-            Postponed::Request { store_id: to, .. } => *to == store_id,
+            Postponed::Request { store_id: to, .. } | Postponed::Replay { store_id: to, .. } => *to == store_id,
             Postponed::Reply { store_id: from, .. } => *from == store_id,
         };
         let calls: Vec<_> = self.later.iter().filter(|(_, postponed)| there(postponed)).map(|(at, _)| *at).collect();
         for (at, call) in calls {
-            self.later.remove(&(at, call));
+            let Some(Postponed::Request { .. } | Postponed::Reply { .. }) = self.later.remove(&(at, call)) else {
+                continue;
+            };
             self.later.insert((now, call), Postponed::Reply { store_id, reply: Err(CallError::Disconnected) });
         }
     }
@@ -382,6 +409,10 @@ impl Cluster {
                 Postponed::Reply { reply, .. } => Some(reply),
                 Postponed::Request { store_id, context, request } => {
                     self.execute(now, call, store_id, &context, request)
+                }
+                Postponed::Replay { store_id, context, request } => {
+                    self.execute_unheard(now, call, store_id, &context, request);
+                    None
                 }
             };
             self.replies.extend(reply.map(|reply| (call, reply)));

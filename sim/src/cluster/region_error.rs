@@ -135,6 +135,24 @@ pub fn deadline_exceeded() -> errorpb::Error {
     errorpb::Error { server_is_busy: Some(busy), ..error(DEADLINE_IS_EXCEEDED.to_owned()) }
 }
 
+/// The store does not know whether the write was applied: its leader changed meanwhile.
+#[must_use]
+pub fn undetermined_result() -> errorpb::Error {
+    errorpb::Error {
+        undetermined_result: Some(errorpb::UndeterminedResult::default()),
+        ..error("the outcome of the write is not known".to_owned())
+    }
+}
+
+/// The leader does not know yet up to which timestamp others have read.
+#[must_use]
+pub fn max_timestamp_not_synced() -> errorpb::Error {
+    errorpb::Error {
+        max_timestamp_not_synced: Some(errorpb::MaxTimestampNotSynced {}),
+        ..error("max_ts is not synced".to_owned())
+    }
+}
+
 /// An error without a field of its own.
 #[must_use]
 pub fn other(message: impl Into<String>) -> errorpb::Error {

@@ -9,7 +9,7 @@ use tikv_proto::{coprocessor, errorpb};
 use super::check::check;
 use super::lock_wait::{Waiter, Woken};
 use super::request_keys::{entry, is_raw, key_outside, scan_start};
-use super::{CallId, Cluster, Effect, Postponed, Region, StoreReply, encoded, region_error, txn_range};
+use super::{Arrival, CallId, Cluster, Effect, Postponed, Region, StoreReply, encoded, region_error, txn_range};
 use crate::status::{CallError, Code, Status};
 use crate::storage::{Handled, LockWait, Outcome, Refusal};
 
@@ -28,15 +28,22 @@ impl Cluster {
         store_id: u64,
         context: &kvrpcpb::Context,
         request: Request,
+        ordered: Option<Effect>,
     ) -> Option<StoreReply> {
         if !self.topology.is_running(store_id) {
             return Some(Err(CallError::Unreachable));
         }
         let kind = request.kind();
-        match self.faults.take(store_id, context.region_id, kind) {
+        let arrival = Arrival { now, store_id, context, request: &request };
+        match ordered.or_else(|| self.faults.take(&arrival)) {
             None => self.execute(now, call, store_id, context, request),
             Some(Effect::RegionError(error)) => Some(region_error_reply(kind, *error)),
+            Some(Effect::RegionErrorAfter(error)) => {
+                self.execute_unheard(now, call, store_id, context, request);
+                Some(region_error_reply(kind, *error))
+            }
             Some(Effect::Status(status)) => Some(Err(status.into())),
+            Some(Effect::Reply(response)) => Some(Ok(*response)),
             Some(Effect::Delay(delay)) => {
                 let context = context.clone();
                 self.later.insert((now + delay, call), Postponed::Request { store_id, context, request });
@@ -50,11 +57,35 @@ impl Cluster {
             }
             Some(Effect::Lose) => None,
             Some(Effect::LoseReply) => {
-                self.execute(now, call, store_id, context, request);
-                self.waits.remove(call);
+                self.execute_unheard(now, call, store_id, context, request);
                 None
             }
+            Some(Effect::Replay(delay)) => {
+                let again = Postponed::Replay { store_id, context: context.clone(), request: request.clone() };
+                let second = self.new_call();
+                self.later.insert((now + delay, second), again);
+                self.execute(now, call, store_id, context, request)
+            }
+            Some(Effect::Crash) => {
+                self.execute_unheard(now, call, store_id, context, request);
+                // It is known: it has just received a request.
+                let _ = self.stop_store(now, store_id);
+                Some(Err(CallError::Disconnected))
+            }
         }
+    }
+
+    /// Executes a request whose answer interests nobody; nor does it wait for anything.
+    pub(super) fn execute_unheard(
+        &mut self,
+        now: Time,
+        call: CallId,
+        store_id: u64,
+        context: &kvrpcpb::Context,
+        request: Request,
+    ) {
+        self.execute(now, call, store_id, context, request);
+        self.waits.remove(call);
     }
 
     /// Checks a request and executes it. `None` if the answer comes later.

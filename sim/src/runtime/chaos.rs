@@ -108,8 +108,8 @@ impl Trouble {
             Mishap::StoreDown => {
                 let store_id = self.any_store();
                 // One that is down already comes back when it would have.
-                if self.hosts.stop_store(&self.runtime, store_id).is_ok() {
-                    self.after_outage(move |runtime, hosts| drop(hosts.start_store(runtime, store_id)));
+                if self.hosts.stop_store(store_id).is_ok() {
+                    self.after_outage(move |_, hosts| drop(hosts.start_store(store_id)));
                 }
             }
             Mishap::Split => {

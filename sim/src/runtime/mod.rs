@@ -22,6 +22,40 @@
 //! # }
 //! ```
 //!
+//! # Scripts
+//!
+//! Beside [`Chaos`], which follows from the seed, a test can say exactly what goes wrong: [`Simulation::inject`] orders a
+//! [`Fault`] for particular requests, [`Simulation::intercept`] looks at every request and decides, and changes the cluster
+//! between two of them. [`Simulation::run`] returns as soon as its program ends, and tasks that were spawned wait until the next
+//! run, so a test can act in between.
+//!
+//! ```
+//! use tikv_core::request::RequestKind;
+//! use tikv_sim::cluster::{Effect, Fault, encoded};
+//! use tikv_sim::runtime::{Simulation, SimulationOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut simulation = Simulation::new(SimulationOptions::default());
+//! let client = simulation.run(simulation.client().connect(simulation.runtime()))??;
+//! // The first commit is executed, and its answer gets lost: the client asks again when its patience with that call ends.
+//! simulation.inject(Fault::new(Effect::LoseReply).on(RequestKind::Commit).on_key("k"));
+//! // The region of the key splits after it was located and before the prewrite arrives.
+//! let mut has_split = false;
+//! simulation.intercept(move |cluster, arrival| {
+//!     if arrival.kind() == RequestKind::Prewrite && !has_split {
+//!         has_split = cluster.split(&encoded(b"k")).is_ok();
+//!     }
+//!     None
+//! });
+//! simulation.run(async {
+//!     let txn = client.begin().await?;
+//!     txn.put("k", "v")?;
+//!     txn.commit().await
+//! })??;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What runs in it must take time, tasks and timers from [`SimRuntime`], and randomness from a seed. Threads, other runtimes
 //! and the clock of the machine are outside of the simulation.
 
@@ -49,7 +83,7 @@ use tikv_core::time::Time;
 pub use self::chaos::{Chaos, Mishap};
 use self::executor::{Executor, Step};
 use self::network::Network;
-use crate::cluster::{Cluster, ClusterOptions, TopologyError};
+use crate::cluster::{Arrival, Cluster, ClusterOptions, Effect, Fault, TopologyError};
 use crate::serve::pd::PdService;
 use crate::serve::shared::{Shared, keep_time};
 use crate::serve::store::StoreService;
@@ -196,10 +230,24 @@ impl Simulation {
         }
     }
 
-    /// Looks at the cluster, or changes it. Stores and members of PD should be stopped by the methods here, which also break
-    /// their connections.
+    /// Looks at the cluster, or changes it. Where a store ceases to run, its connections break, and nobody can connect until it
+    /// runs again.
     pub fn with_cluster<R>(&self, change: impl FnOnce(&mut Cluster, Time) -> R) -> R {
         self.hosts.shared.with_cluster(change)
+    }
+
+    /// Orders a store to misbehave, as [`Cluster::inject`].
+    pub fn inject(&self, fault: Fault) {
+        self.with_cluster(|cluster, _| cluster.inject(fault));
+    }
+
+    /// Shows `rule` every request that comes to a store from now on, before anything becomes of it. It may change the cluster,
+    /// and choose what happens to the request; if it does not, [`Simulation::inject`]ed faults count. Of several rules, which
+    /// all see every request, the first to choose decides.
+    ///
+    /// The rule is called while the cluster is held: it must not call the simulation.
+    pub fn intercept(&self, rule: impl FnMut(&mut Cluster, &Arrival<'_>) -> Option<Effect> + Send + 'static) {
+        self.hosts.shared.intercept(Box::new(rule));
     }
 
     /// Stops a store, as a crash does.
@@ -208,7 +256,7 @@ impl Simulation {
     ///
     /// If there is no such store.
     pub fn stop_store(&self, store_id: u64) -> Result<(), TopologyError> {
-        self.hosts.stop_store(&self.runtime, store_id)
+        self.hosts.stop_store(store_id)
     }
 
     /// Starts a stopped store.
@@ -217,7 +265,30 @@ impl Simulation {
     ///
     /// If there is no such store.
     pub fn start_store(&self, store_id: u64) -> Result<(), TopologyError> {
-        self.hosts.start_store(&self.runtime, store_id)
+        self.hosts.start_store(store_id)
+    }
+
+    /// Stops a store and starts it again at another address, where nobody may listen yet.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such store.
+    pub fn move_store(&self, store_id: u64, address: &str) -> Result<(), TopologyError> {
+        self.hosts.stop_store(store_id)?;
+        let service = Arc::new(StoreService::new(self.hosts.shared.clone(), store_id));
+        self.runtime.network().listen(address.to_owned(), service);
+        self.with_cluster(|cluster, _| {
+            let store = cluster.topology_mut().store_mut(store_id)?;
+            store.meta.address = address.to_owned();
+            store.meta.peer_address = address.to_owned();
+            Ok(())
+        })?;
+        self.hosts.start_store(store_id)
+    }
+
+    /// Breaks all connections to an address; new ones can be made.
+    pub fn break_connections(&self, address: &str) {
+        self.runtime.network().break_connections(address);
     }
 
     /// Holds back all bytes from and to an address (`store-1:20160`, `pd-1:2379`), or lets them go on.
@@ -337,20 +408,22 @@ impl Hosts {
         for (id, address) in &stores {
             runtime.network().listen(address.clone(), Arc::new(StoreService::new(shared.clone(), *id)));
         }
+        let world: Weak<World> = Arc::downgrade(&runtime.0);
+        shared.on_running(Box::new(move |address, is_running| {
+            if let Some(world) = world.upgrade() {
+                world.network.set_open(address, is_running);
+            }
+        }));
         let timers = runtime.clone();
         runtime.spawn(Box::pin(keep_time(shared.clone(), move |duration| timers.sleep(duration))));
         Hosts { shared, members, stores }
     }
 
-    fn stop_store(&self, runtime: &SimRuntime, store_id: u64) -> Result<(), TopologyError> {
-        self.shared.with_cluster(|cluster, now| cluster.stop_store(now, store_id))?;
-        runtime.network().set_open(&self.stores[&store_id], false);
-        Ok(())
+    fn stop_store(&self, store_id: u64) -> Result<(), TopologyError> {
+        self.shared.with_cluster(|cluster, now| cluster.stop_store(now, store_id))
     }
 
-    fn start_store(&self, runtime: &SimRuntime, store_id: u64) -> Result<(), TopologyError> {
-        self.shared.with_cluster(|cluster, now| cluster.start_store(now, store_id))?;
-        runtime.network().set_open(&self.stores[&store_id], true);
-        Ok(())
+    fn start_store(&self, store_id: u64) -> Result<(), TopologyError> {
+        self.shared.with_cluster(|cluster, now| cluster.start_store(now, store_id))
     }
 }

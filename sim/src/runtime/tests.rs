@@ -3,8 +3,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tikv::{Client, Error, Runtime};
+use tikv_core::request::RequestKind;
 
 use super::*;
+use crate::cluster::encoded;
+use crate::status::{Code, Status};
 
 fn simulation(seed: u64, chaos: Option<Chaos>) -> Simulation {
     Simulation::new(SimulationOptions { seed, chaos, ..SimulationOptions::default() })
@@ -145,5 +148,67 @@ fn what_is_cut_off_arrives_later_and_a_closed_port_refuses() {
 
     simulation.stop_store(leader).expect("runs");
     simulation.start_store(leader).expect("stopped");
+    assert_eq!(simulation.run(client.raw().get("a")).expect("ends").expect("gets"), Some("1".into()));
+}
+
+/// A simulation without chaos, and a client of it.
+fn scripted() -> (Simulation, Client) {
+    let mut simulation = simulation(1, None);
+    let connect = simulation.client().connect(simulation.runtime());
+    let client = simulation.run(connect).expect("ends").expect("connects");
+    (simulation, client)
+}
+
+#[test]
+fn rules_see_every_request_and_the_first_to_choose_decides() {
+    let (mut simulation, client) = scripted();
+    let seen = Arc::new(AtomicU64::new(0));
+    let counted = seen.clone();
+    simulation.intercept(|_, arrival| (arrival.kind() == RequestKind::RawPut).then_some(Effect::Lose));
+    simulation.intercept(move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Some(Effect::Status(Status::new(Code::Internal, "nobody gets that far")))
+    });
+    let raw = client.raw().with_timeout(Duration::from_secs(1));
+    assert!(simulation.run(raw.put("a", "1")).expect("ends").expect_err("it is lost").is_timeout());
+    assert_eq!(seen.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_rule_may_change_the_cluster_before_the_request_is_executed() {
+    let (mut simulation, client) = scripted();
+    simulation.run(client.raw().put("0a", "1")).expect("ends").expect("puts");
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = asked.clone();
+    simulation.intercept(move |cluster, arrival| {
+        if arrival.names(b"0a") && counted.fetch_add(1, Ordering::Relaxed) == 0 {
+            cluster.split(&encoded(b"0")).expect("no region begins there");
+        }
+        None
+    });
+    assert_eq!(simulation.run(client.raw().get("0a")).expect("ends").expect("gets"), Some("1".into()));
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "the first one came with an old epoch");
+}
+
+#[test]
+fn a_store_that_crashes_takes_its_connections_along() {
+    let (mut simulation, client) = scripted();
+    let leader = simulation.with_cluster(|cluster, _| cluster.leader_context(b"a").expect("led").0);
+    simulation.inject(Fault::new(Effect::Crash).on(RequestKind::RawPut));
+    let runtime = simulation.runtime();
+    let began = runtime.now();
+    simulation.run(client.raw().put("a", "1")).expect("ends").expect("puts");
+    // Nobody waits for an answer that cannot come any more; another leader is elected after a second.
+    assert!(runtime.now().saturating_since(began) < Duration::from_secs(5));
+    assert!(!simulation.with_cluster(|cluster, _| cluster.topology().is_running(leader)));
+}
+
+#[test]
+fn a_store_can_come_back_at_another_address() {
+    let (mut simulation, client) = scripted();
+    simulation.run(client.raw().put("a", "1")).expect("ends").expect("puts");
+    for store_id in 1..=3 {
+        simulation.move_store(store_id, &format!("elsewhere-{store_id}:20160")).expect("there is such a store");
+    }
     assert_eq!(simulation.run(client.raw().get("a")).expect("ends").expect("gets"), Some("1".into()));
 }

@@ -1,6 +1,6 @@
 //! The cluster as its servers share it: one at a time, and with one clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tikv_core::time::Time;
 use tikv_proto::kvrpcpb;
 use tokio::sync::{Notify, watch};
 
-use crate::cluster::{CallId, Cluster, Served, StoreReply};
+use crate::cluster::{Arrival, CallId, Cluster, Effect, Served, StoreReply};
 use crate::pd::PdCall;
 use crate::status::Status;
 
@@ -21,6 +21,12 @@ pub(crate) type Clock = Box<dyn Fn() -> Time + Send + Sync>;
 
 /// Gets an answer that came late. Must not block, nor call the cluster.
 pub(super) type LateReply = Box<dyn FnOnce(StoreReply) + Send>;
+
+/// Looks at each request to a store before anything becomes of it.
+pub(crate) type Interceptor = Box<dyn FnMut(&mut Cluster, &Arrival<'_>) -> Option<Effect> + Send>;
+
+/// Hears at which address a store has begun (`true`) or ceased to run. Must not block, nor call the cluster.
+pub(crate) type Listener = Box<dyn Fn(&str, bool) + Send>;
 
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -35,12 +41,16 @@ struct State {
     cluster: Cluster,
     waiting: BTreeMap<CallId, LateReply>,
     next_wakeup: Option<Time>,
+    interceptors: Vec<Interceptor>,
+    /// Who wants to know, and which stores ran when it was told last, by address.
+    running: Option<(Listener, BTreeSet<String>)>,
 }
 
 impl Shared {
     pub(crate) fn new(cluster: Cluster, clock: Clock) -> Self {
         let settings = watch::Sender::new(cluster.pd().settings_revision());
-        let state = State { cluster, waiting: BTreeMap::new(), next_wakeup: None };
+        let state =
+            State { cluster, waiting: BTreeMap::new(), next_wakeup: None, interceptors: Vec::new(), running: None };
         Shared { state: Mutex::new(state), clock, rescheduled: Notify::new(), settings }
     }
 
@@ -56,6 +66,18 @@ impl Shared {
         result
     }
 
+    /// Shows `interceptor` every request to a store from now on. Of several the first to choose an effect decides.
+    pub(crate) fn intercept(&self, interceptor: Interceptor) {
+        self.lock().interceptors.push(interceptor);
+    }
+
+    /// Tells `listener` of stores that cease to run, and of those that run again, from now on.
+    pub(crate) fn on_running(&self, listener: Listener) {
+        let mut state = self.lock();
+        let running = running_addresses(&state.cluster);
+        state.running = Some((listener, running));
+    }
+
     /// Hands a request to a store: the answer, or a promise to call `late` with it.
     pub(super) fn handle_store(
         &self,
@@ -66,7 +88,13 @@ impl Shared {
     ) -> Result<StoreReply, CallId> {
         let now = self.now();
         let mut state = self.lock();
-        let served = state.cluster.handle_store(now, store_id, context, request);
+        let State { cluster, interceptors, .. } = &mut *state;
+        let mut effect = None;
+        for interceptor in interceptors {
+            let chosen = interceptor(cluster, &Arrival { now, store_id, context, request: &request });
+            effect = effect.or(chosen);
+        }
+        let served = cluster.handle_store_with(now, store_id, context, request, effect);
         let result = match served {
             Served::Answered(reply) => Ok(reply),
             Served::Later(call) => {
@@ -106,6 +134,14 @@ impl Shared {
             state.next_wakeup = next_wakeup;
             self.rescheduled.notify_one();
         }
+        if let Some((listener, before)) = &mut state.running {
+            let running = running_addresses(&state.cluster);
+            if running != *before {
+                before.difference(&running).for_each(|address| listener(address, false));
+                running.difference(before).for_each(|address| listener(address, true));
+                *before = running;
+            }
+        }
         let revision = state.cluster.pd().settings_revision();
         self.settings.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
     }
@@ -119,6 +155,10 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn running_addresses(cluster: &Cluster) -> BTreeSet<String> {
+    cluster.topology().stores().filter(|store| store.running).map(|store| store.meta.address.clone()).collect()
 }
 
 impl fmt::Debug for Shared {

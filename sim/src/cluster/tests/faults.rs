@@ -89,3 +89,68 @@ fn what_is_under_way_from_a_crashing_store_is_cut_off() {
     cluster.stop_store(NOW, store).unwrap();
     assert_eq!(cluster.poll_reply(NOW), Some((call, Err(CallError::Disconnected))));
 }
+
+#[test]
+fn a_fault_can_wait_for_a_key_and_let_some_requests_pass() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    let status = Status::new(Code::Unavailable, "out to lunch");
+    cluster.inject(Fault::new(Effect::Status(status.clone())).on_key("b").after(1));
+    let mut is_refused =
+        |key| ask(&mut cluster, store, &context, raw_get(key)) == Err(CallError::Status(status.clone()));
+    assert!(!is_refused("a") && !is_refused("b"), "the first one about that key passes");
+    assert!(!is_refused("a") && is_refused("b"));
+    assert!(!is_refused("b"), "once only");
+}
+
+#[test]
+fn a_request_names_its_keys_but_not_the_bounds_of_a_range() {
+    let context = Context::default();
+    let names =
+        |request: &Request, key: &[u8]| Arrival { now: NOW, store_id: 1, context: &context, request }.names(key);
+    assert!(names(&prewrite("a", "1", 5), b"a") && !names(&prewrite("a", "1", 5), b"b"));
+    assert!(names(&commit("a", 5, 6), b"a"));
+    let scan = kvrpcpb::ScanRequest { start_key: "a".into(), end_key: "b".into(), ..Default::default() };
+    assert!(!names(&scan.into(), b"a"));
+}
+
+#[test]
+fn a_replayed_request_is_executed_again_and_answered_once() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    cluster.inject(Fault::new(Effect::Replay(Duration::from_secs(1))).on(RequestKind::RawPut));
+    assert!(ask(&mut cluster, store, &context, raw_put("a", "1")).is_ok());
+    assert!(ask(&mut cluster, store, &context, raw_put("a", "2")).is_ok());
+    assert_eq!(cluster.poll_reply(cluster.next_wakeup().unwrap()), None);
+    let Response::RawGet(found) = ask(&mut cluster, store, &context, raw_get("a")).unwrap() else { panic!() };
+    assert_eq!(found.value, "1");
+}
+
+#[test]
+fn a_store_may_say_something_else_than_what_it_did() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    cluster.inject(Fault::new(Effect::RegionErrorAfter(Box::new(region_error::undetermined_result()))));
+    let error = refusal(&mut cluster, store, &context, raw_put("a", "1"));
+    assert!(error.undetermined_result.is_some());
+    let invented = Response::from(kvrpcpb::RawGetResponse { value: "2".into(), ..Default::default() });
+    cluster.inject(Fault::new(Effect::Reply(Box::new(invented.clone()))));
+    assert_eq!(ask(&mut cluster, store, &context, raw_get("a")), Ok(invented));
+    let Response::RawGet(found) = ask(&mut cluster, store, &context, raw_get("a")).unwrap() else { panic!() };
+    assert_eq!(found.value, "1", "it was executed");
+}
+
+#[test]
+fn a_store_can_crash_between_a_request_and_its_answer() {
+    let mut cluster = cluster();
+    let (store, context) = leader_and_context(&cluster);
+    cluster.inject(Fault::new(Effect::Crash));
+    assert_eq!(ask(&mut cluster, store, &context, raw_put("a", "1")), Err(CallError::Disconnected));
+    assert_eq!(ask(&mut cluster, store, &context, raw_get("a")), Err(CallError::Unreachable));
+    cluster.start_store(NOW, store).unwrap();
+    let later = NOW + Duration::from_secs(10);
+    assert_eq!(cluster.poll_reply(later), None);
+    let (store, context) = leader_and_context(&cluster);
+    let Response::RawGet(found) = ask(&mut cluster, store, &context, raw_get("a")).unwrap() else { panic!() };
+    assert_eq!(found.value, "1");
+}

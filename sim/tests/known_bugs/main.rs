@@ -1,0 +1,17 @@
+//! Bugs that clients of TiKV have had, each as a script that this client must survive.
+//!
+//! The async client runs under virtual time against the simulated cluster; what goes wrong is ordered, not left to chance.
+//! `docs/parity/known-bugs.tsv` lists all known bugs, those that are looked at here and those that are looked at elsewhere; S9,
+//! R1 and so on are their names there.
+
+mod commit;
+mod locks;
+mod outcome;
+mod raw;
+mod reads;
+mod retries;
+mod rollback;
+mod routing;
+mod streams;
+mod timestamps;
+mod world;
