@@ -30,7 +30,9 @@
 mod canaries;
 mod check;
 mod client;
+mod elle;
 mod faults;
+mod minimise;
 mod network;
 mod options;
 mod queue;
@@ -46,7 +48,8 @@ mod world;
 pub use self::canaries::{Caught, hunt};
 pub use self::check::{Broken, Rule};
 pub use self::faults::{FaultKind, FaultSet, Injection, UnknownFault};
-pub use self::options::Options;
+pub use self::minimise::{Limits, Minimised, minimise};
+pub use self::options::{Options, UnknownOption};
 pub use self::report::{Report, Totals};
 pub use self::scenario::{Plan, Scenario};
 pub use self::trace::{Node, TraceEvent, TraceKind};
@@ -54,14 +57,41 @@ pub use self::transitions::TransitionTable;
 pub use self::workload::{UnknownWorkload, WorkloadKind};
 use self::world::World;
 
+/// How to run scenarios: what to write down. Whatever it is, the same happens, and as fast as it can if nothing is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Simulation {
+    /// Whether all events are kept.
+    pub trace: bool,
+    /// Whether a [history](Report::history) of the transactions is written.
+    pub history: bool,
+    /// A mistake that all clients but the auditor make.
+    #[cfg(feature = "canary")]
+    pub canary: Option<tikv_core::canary::Canary>,
+}
+
+impl Simulation {
+    /// Runs a scenario. A panic is reported as a broken [rule](Rule::NoPanic).
+    #[must_use]
+    pub fn run(self, scenario: &Scenario) -> Report {
+        let config = scenario.options.config();
+        #[cfg(feature = "canary")]
+        let config = {
+            let mut config = config;
+            config.canary = self.canary;
+            config
+        };
+        World::new(scenario, config, self).run()
+    }
+}
+
 /// Runs a scenario.
 #[must_use]
 pub fn simulate(scenario: &Scenario) -> Report {
-    World::new(scenario, scenario.options.config(), false).run()
+    Simulation::default().run(scenario)
 }
 
 /// Runs a scenario, and keeps all events.
 #[must_use]
 pub fn simulate_with_trace(scenario: &Scenario) -> Report {
-    World::new(scenario, scenario.options.config(), true).run()
+    Simulation { trace: true, ..Simulation::default() }.run(scenario)
 }

@@ -25,6 +25,28 @@ macro_rules! options {
                 [$(self.$name),+]
             }
 
+            /// What they are called, in order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// Sets the option of this name, within its bounds.
+            ///
+            /// # Errors
+            ///
+            /// If there is no option of this name.
+            pub fn set(&mut self, name: &str, value: u32) -> Result<(), UnknownOption> {
+                match name {
+                    $(stringify!($name) => self.$name = value.clamp($min, $max),)+
+                    _ => return Err(UnknownOption(name.to_owned())),
+                }
+                Ok(())
+            }
+
+            /// The option of this name.
+            #[must_use]
+            pub fn get(&self, name: &str) -> Option<u32> {
+                Options::NAMES.iter().zip(self.words()).find(|(known, _)| **known == name).map(|(_, value)| value)
+            }
+
             /// The options of these numbers, each brought within its bounds.
             pub(super) fn of_words(words: [u32; Options::WORDS]) -> Self {
                 let [$($name),+] = words;
@@ -105,6 +127,11 @@ options! {
     /// See [`Config::backoff_weight`].
     backoff_weight: 1..=10;
 }
+
+/// A name that is no option's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no option {0}; there are {names}", names = Options::NAMES.join(", "))]
+pub struct UnknownOption(String);
 
 impl Options {
     /// Options at random. Without faults nothing is set such that operations fail by themselves.
@@ -299,6 +326,19 @@ mod tests {
                 assert_eq!(Options::of_words(options.words()), options, "seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn options_are_set_by_their_names_within_their_bounds() {
+        let mut options = Options::draw(&mut Rng::new(1), WorkloadKind::Bank, true);
+        for (name, word) in Options::NAMES.iter().zip(Options::draw(&mut Rng::new(2), WorkloadKind::Bank, true).words())
+        {
+            assert_eq!(options.set(name, word), Ok(()));
+        }
+        assert_eq!(options, Options::draw(&mut Rng::new(2), WorkloadKind::Bank, true));
+        assert_eq!(options.set("clients", 1_000), Ok(()));
+        assert_eq!(options.clients, 16);
+        assert!(options.set("rain", 1).is_err());
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub struct Report {
     pub trace_hash: u64,
     /// All events, if they were asked for.
     pub trace: Vec<TraceEvent>,
+    /// What clients did and were told, line by line, if it was asked for and the workload
+    /// [has such a history](super::WorkloadKind::history_model).
+    pub history: Option<String>,
 }
 
 /// What happened, counted.

@@ -59,6 +59,20 @@ pub enum TraceKind {
     Phase(&'static str),
     /// A check failed.
     Violation(&'static str),
+    /// A message arrives where nobody is any more.
+    Dropped(&'static str),
+    /// A transaction begins: its client has its start_ts.
+    Begun(&'static str),
+    /// A transaction ends for its client; the name is how.
+    Finished(&'static str),
+    /// A store puts a lock on a key.
+    Locked(&'static str),
+    /// A store takes a lock from a key.
+    Unlocked(&'static str),
+    /// A transaction is committed on a key; the name is what it wrote.
+    Committed(&'static str),
+    /// A transaction is rolled back on a key.
+    RolledBack(&'static str),
 }
 
 impl TraceKind {
@@ -76,6 +90,13 @@ impl TraceKind {
             TraceKind::Recovered(name) => (10, name),
             TraceKind::Phase(name) => (11, name),
             TraceKind::Violation(name) => (12, name),
+            TraceKind::Dropped(name) => (13, name),
+            TraceKind::Begun(name) => (14, name),
+            TraceKind::Finished(name) => (15, name),
+            TraceKind::Locked(name) => (16, name),
+            TraceKind::Unlocked(name) => (17, name),
+            TraceKind::Committed(name) => (18, name),
+            TraceKind::RolledBack(name) => (19, name),
         }
     }
 }
@@ -95,7 +116,14 @@ impl fmt::Display for TraceKind {
             9 => "FAULT",
             10 => "recovers",
             11 => "PHASE",
-            _ => "VIOLATION",
+            12 => "VIOLATION",
+            13 => "never gets",
+            14 => "begins",
+            15 => "finishes",
+            16 => "locks",
+            17 => "unlocks",
+            18 => "commits",
+            _ => "rolls back",
         };
         write!(f, "{verb} {name}")
     }
@@ -116,8 +144,16 @@ pub struct TraceEvent {
     pub message: u64,
     /// The transaction, zero for none.
     pub txn: Timestamp,
-    /// The key, or the first of several.
-    pub key: Option<Key>,
+    /// The keys that it is about.
+    pub keys: Vec<Key>,
+    /// The region that a request names, zero for none.
+    pub region: u64,
+    /// Which of its client's sessions it happens in.
+    pub session: Option<usize>,
+    /// Whether the message is the copy of one that is under way twice.
+    pub is_copy: bool,
+    /// Until when the fault that begins here lasts; `at` for all else.
+    pub until: Time,
     /// More, for people.
     pub detail: String,
 }
@@ -137,8 +173,14 @@ impl fmt::Display for TraceEvent {
         if !self.txn.is_zero() {
             write!(f, " txn {}", self.txn)?;
         }
-        if let Some(key) = &self.key {
+        if let Some(key) = self.keys.first() {
             write!(f, " {key:?}")?;
+        }
+        if self.keys.len() > 1 {
+            write!(f, " and {} more", self.keys.len() - 1)?;
+        }
+        if self.region != 0 {
+            write!(f, " region {}", self.region)?;
         }
         if self.detail.is_empty() { Ok(()) } else { write!(f, " {}", self.detail) }
     }
@@ -163,6 +205,26 @@ pub(super) struct Entry<'a> {
     pub(super) key: Option<&'a [u8]>,
 }
 
+/// What else is known of an event, for those who look at it: it is not part of the hash, and made only if events are kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct More {
+    /// The transaction, if the entry does not name it.
+    pub(super) txn: Timestamp,
+    /// All keys, if the entry names the first of several or none.
+    pub(super) keys: Vec<Key>,
+    pub(super) region: u64,
+    pub(super) session: Option<usize>,
+    pub(super) is_copy: bool,
+    pub(super) until: Option<Time>,
+    pub(super) detail: String,
+}
+
+impl From<String> for More {
+    fn from(detail: String) -> Self {
+        More { detail, ..More::default() }
+    }
+}
+
 impl Entry<'_> {
     pub(super) fn at(node: Node, kind: TraceKind) -> Self {
         Entry { from: node, to: node, kind, message: 0, txn: Timestamp::ZERO, key: None }
@@ -175,7 +237,7 @@ impl Trace {
         Trace { hash: StableHash::new(), events: keep.then(Vec::new), count: 0 }
     }
 
-    pub(super) fn add(&mut self, at: Time, entry: Entry<'_>, detail: impl FnOnce() -> String) {
+    pub(super) fn add<M: Into<More>>(&mut self, at: Time, entry: Entry<'_>, more: impl FnOnce() -> M) {
         let Entry { from, to, kind, message, txn, key } = entry;
         let (code, name) = kind.code();
         self.count += 1;
@@ -185,9 +247,25 @@ impl Trace {
         self.hash.add(message);
         self.hash.add(txn.version());
         self.hash.add_bytes(key.unwrap_or_default());
-        if let Some(events) = &mut self.events {
-            events.push(TraceEvent { at, from, to, kind, message, txn, key: key.map(Key::from), detail: detail() });
+        self.note(at, entry, more);
+    }
+
+    /// What follows from other events, and is not one by itself: it is kept if events are, and leaves the hash as it is.
+    pub(super) fn note<M: Into<More>>(&mut self, at: Time, entry: Entry<'_>, more: impl FnOnce() -> M) {
+        let Some(events) = &mut self.events else { return };
+        let Entry { from, to, kind, message, txn, key } = entry;
+        let More { txn: other_txn, mut keys, region, session, is_copy, until, detail } = more().into();
+        if keys.is_empty() {
+            keys.extend(key.map(Key::from));
         }
+        let txn = if txn.is_zero() { other_txn } else { txn };
+        let until = until.unwrap_or(at);
+        events.push(TraceEvent { at, from, to, kind, message, txn, keys, region, session, is_copy, until, detail });
+    }
+
+    /// Whether events are kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.events.is_some()
     }
 
     pub(super) fn hash(&self) -> u64 {

@@ -205,7 +205,8 @@ impl Data {
         for modify in batch.modifies {
             match modify {
                 Modify::PutLock(key, lock) => {
-                    self.journal.add(|| Change::Locked { key: key.clone() });
+                    let start_ts = lock.exclusive().map_or(Timestamp::ZERO, |lock| lock.start_ts);
+                    self.journal.add(|| Change::Locked { key: key.clone(), start_ts });
                     self.memory_locks.remove(&key);
                     self.records.entry(key).or_default().lock = Some(lock);
                 }
@@ -215,11 +216,11 @@ impl Data {
                     self.edit(&key, |record| record.lock = None);
                 }
                 Modify::PessimisticLock(key, lock) if in_memory => {
-                    self.journal.add(|| Change::Locked { key: key.clone() });
+                    self.journal.add(|| Change::Locked { key: key.clone(), start_ts: lock.start_ts });
                     self.memory_locks.insert(key, lock);
                 }
                 Modify::PessimisticLock(key, lock) => {
-                    self.journal.add(|| Change::Locked { key: key.clone() });
+                    self.journal.add(|| Change::Locked { key: key.clone(), start_ts: lock.start_ts });
                     self.records.entry(key).or_default().lock = Some(KeyLock::Exclusive(lock));
                 }
                 Modify::PutValue(key, start_ts, value) => {

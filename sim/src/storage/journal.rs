@@ -14,6 +14,8 @@ pub enum Change {
     Locked {
         /// The key.
         key: Key,
+        /// The transaction; zero if several share the lock.
+        start_ts: Timestamp,
     },
     /// The key has no lock any more.
     Unlocked {

@@ -227,7 +227,7 @@ impl History {
     /// The data has changed.
     pub(in crate::simulate) fn observe(&mut self, change: &Change) -> Check {
         match change {
-            Change::Locked { key } => {
+            Change::Locked { key, .. } => {
                 self.locked.insert(key.clone());
                 Ok(())
             }

@@ -189,7 +189,7 @@ fn what_is_inserted_was_absent() {
 #[test]
 fn no_lock_is_left_over() {
     let mut history = history();
-    assert_eq!(history.observe(&Change::Locked { key: key("b") }), Ok(()));
+    assert_eq!(history.observe(&Change::Locked { key: key("b"), start_ts: ts(10) }), Ok(()));
     assert_broken(history.check_settled(), Rule::LocksResolved);
     assert_eq!(history.observe(&Change::Unlocked { key: key("b") }), Ok(()));
     assert_broken(history.check_settled(), Rule::OneCommitTs);

@@ -7,7 +7,7 @@ use tikv_core::key::Key;
 use tikv_core::rng::Rng;
 use tikv_core::txn::Transaction;
 
-use super::{Checked, Found, Script, Step, Task, Workload, hot_index, numbered_keys, written};
+use super::{Checked, Found, MicroOp, Script, Step, Task, Workload, hot_index, numbered_keys, written};
 
 /// Lists in one transaction.
 const MOST_LISTS: u64 = 4;
@@ -67,6 +67,12 @@ impl Script for AppendTo {
             }
         }
         Ok(Step::Commit)
+    }
+
+    fn micro_ops(&self) -> Vec<MicroOp> {
+        let reads = self.lists.keys().map(|key| MicroOp::ReadList(key.clone()));
+        let appended = self.lists.iter().filter(|(_, appends)| **appends);
+        reads.chain(appended.map(|(key, _)| MicroOp::Append(key.clone(), self.element))).collect()
     }
 }
 

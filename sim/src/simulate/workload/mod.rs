@@ -22,6 +22,8 @@ use tikv_core::key::{Key, KeyRange};
 use tikv_core::rng::Rng;
 use tikv_core::txn::Transaction;
 
+use super::elle::MicroOp;
+
 pub(super) use self::raw::RawTask;
 
 macro_rules! workloads {
@@ -41,6 +43,25 @@ macro_rules! workloads {
             pub const fn name(self) -> &'static str {
                 match self {
                     $(WorkloadKind::$name => $text,)+
+                }
+            }
+
+            /// Whether its [history](crate::simulate::Report::history) can be written, and what checkers call it.
+            #[must_use]
+            pub const fn history_model(self) -> Option<&'static str> {
+                match self {
+                    WorkloadKind::Append => Some("list-append"),
+                    WorkloadKind::Register => Some("rw-register"),
+                    _ => None,
+                }
+            }
+
+            /// How a history tells of a read of a key.
+            pub(super) fn micro_read(self, key: &Key) -> Option<MicroOp> {
+                match self {
+                    WorkloadKind::Append => Some(MicroOp::ReadList(key.clone())),
+                    WorkloadKind::Register => Some(MicroOp::ReadRegister(key.clone())),
+                    _ => None,
                 }
             }
 
@@ -129,6 +150,11 @@ pub(super) enum Task {
 pub(super) trait Script: fmt::Debug {
     /// Takes what the last step has found, writes into the transaction, and says what to do next.
     fn step(&mut self, txn: &mut Transaction, found: Found) -> Checked<Step>;
+
+    /// All that it is going to do, as checkers of histories understand it; nothing if they do not.
+    fn micro_ops(&self) -> Vec<MicroOp> {
+        Vec::new()
+    }
 }
 
 /// What to do next in a transaction.

@@ -4,7 +4,7 @@ use tikv_core::key::Key;
 use tikv_core::rng::Rng;
 use tikv_core::txn::Transaction;
 
-use super::{Checked, Found, Script, Step, Task, Workload, hot_index, numbered_keys, written};
+use super::{Checked, Found, MicroOp, Script, Step, Task, Workload, hot_index, numbered_keys, written};
 
 #[derive(Debug)]
 pub(super) struct Register {
@@ -23,7 +23,7 @@ struct Access {
 enum Write {
     None,
     Value(u64),
-    Delete,
+    Delete(u64),
 }
 
 impl Register {
@@ -42,7 +42,7 @@ impl Workload for Register {
         self.writes += 1;
         let write = match rng.below(8) {
             0..=2 => Write::None,
-            3 => Write::Delete,
+            3 => Write::Delete(self.writes),
             _ => Write::Value(self.writes),
         };
         let reads = matches!(write, Write::None) || rng.below(2) == 0;
@@ -58,8 +58,18 @@ impl Script for Access {
         match self.write {
             Write::None => {}
             Write::Value(value) => written(txn.set(self.key.clone(), value.to_string()))?,
-            Write::Delete => written(txn.delete(self.key.clone()))?,
+            Write::Delete(_) => written(txn.delete(self.key.clone()))?,
         }
         Ok(Step::Commit)
+    }
+    fn micro_ops(&self) -> Vec<MicroOp> {
+        let key = || self.key.clone();
+        let read = self.reads.then(|| MicroOp::ReadRegister(key()));
+        let write = match self.write {
+            Write::None => None,
+            Write::Value(value) => Some(MicroOp::Write(key(), value)),
+            Write::Delete(number) => Some(MicroOp::Delete(key(), number)),
+        };
+        read.into_iter().chain(write).collect()
     }
 }

@@ -10,6 +10,7 @@ use tikv_core::txn::Transaction;
 
 use super::{Phase, World};
 use crate::simulate::check::{Broken, Check, Rule, broken, ensure};
+use crate::simulate::elle::MicroOp;
 use crate::simulate::workload::{Checked, Found, RawTask, Script, Step, WorkloadKind, written};
 
 /// How often the auditor tries to resolve the last locks.
@@ -51,11 +52,16 @@ impl World {
             // Reads do not mind all locks; writers do.
             let script: Box<dyn Script> = match self.audits % 2 == 0 && !locked.is_empty() {
                 true => Box::new(Sweep(locked)),
-                false => Box::new(ReadAll { has_read: false, found: BTreeMap::new() }),
+                false => Box::new(ReadAll { has_read: false, found: BTreeMap::new(), micro_ops: self.micro_reads() }),
             };
             self.begin(auditor, 0, script);
         }
         self.pump(auditor)
+    }
+
+    fn micro_reads(&self) -> Vec<MicroOp> {
+        let workload = self.scenario.workload;
+        self.keys.iter().filter_map(|key| workload.micro_read(key)).collect()
     }
 
     pub(super) fn on_auditor_idle(&mut self, succeeded: bool) -> Check {
@@ -110,6 +116,7 @@ impl Script for Sweep {
 struct ReadAll {
     has_read: bool,
     found: Found,
+    micro_ops: Vec<MicroOp>,
 }
 
 impl Script for ReadAll {
@@ -119,5 +126,9 @@ impl Script for ReadAll {
         }
         self.found = found;
         Ok(Step::Commit)
+    }
+
+    fn micro_ops(&self) -> Vec<MicroOp> {
+        self.micro_ops.clone()
     }
 }

@@ -10,7 +10,7 @@ use crate::simulate::check::Check;
 use crate::simulate::faults::{FaultKind, Injection};
 use crate::simulate::network::{Disturbance, Links, Way};
 use crate::simulate::session::State;
-use crate::simulate::trace::{Entry, Node, TraceKind};
+use crate::simulate::trace::{Entry, More, Node, TraceKind};
 
 /// How far timestamps run ahead of the clock at most.
 const LONGEST_STANDSTILL_MS: u64 = 1_000;
@@ -24,8 +24,13 @@ impl World {
         *self.totals.faults.entry(fault.kind).or_default() += 1;
         let node = self.victim(&fault);
         let entry = Entry::at(node, TraceKind::Fault(fault.kind));
-        self.trace.add(self.now, entry, || format!("number {index}: {fault}"));
         let until = self.now + Duration::from_micros(fault.duration_us.into());
+        let links = if self.trace.keeps() { self.disturbed(&fault) } else { String::new() };
+        self.trace.add(self.now, entry, || More {
+            until: lasts(fault.kind).then_some(until),
+            detail: format!("number {index}: {fault}{links}"),
+            ..More::default()
+        });
         match fault.kind {
             FaultKind::Loss => self.disturb(&fault, until, Disturbance::Lossy(fault.amount)),
             FaultKind::Duplication => self.disturb(&fault, until, Disturbance::Duplicating(fault.amount)),
@@ -101,6 +106,24 @@ impl World {
         }
     }
 
+    /// Which links a fault of the network disturbs, for people.
+    fn disturbed(&self, fault: &Injection) -> String {
+        use FaultKind::{Clog, Delay, Duplication, Loss, Partition};
+
+        if !matches!(fault.kind, Loss | Duplication | Delay | Partition | Clog) {
+            return String::new();
+        }
+        let Links { client, server, way } = self.links(fault);
+        let client = client.map_or_else(|| "all clients".to_owned(), |number| Node::Client(number).to_string());
+        let server = server.map_or_else(|| "all servers".to_owned(), |node| node.to_string());
+        let arrow = match way {
+            Some(Way::Request) => "→",
+            Some(Way::Reply) => "←",
+            None => "↔",
+        };
+        format!(": {client} {arrow} {server}")
+    }
+
     // ---- Stores ----
 
     fn stop_store(&mut self, fault: &Injection, until: Time) -> Check {
@@ -112,7 +135,7 @@ impl World {
             if let Some(state) = self.stores.get_mut(&store) {
                 state.life += 1;
             }
-            self.observe_changes()?;
+            self.observe_changes(Some(Node::Store(store)))?;
             self.poll_cluster()?;
             self.move_store(store, fault.other);
             self.queue.push(until, Event::Mend(Mend::Store(store)));
@@ -276,7 +299,15 @@ impl World {
 
     fn abandon_session(&mut self, index: usize, session: usize, died: bool) -> Check {
         let state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
-        self.totals.abandoned += u64::from(!matches!(state, State::Idle));
+        let (start_ts, how) = match &state {
+            State::Idle => return Ok(()),
+            State::Beginning { .. } => (Timestamp::ZERO, "given up"),
+            State::Reading(open) => (open.txn.start_ts(), "given up"),
+            State::Committing(txn) => (txn.start_ts(), "abandoned"),
+            State::Raw(_) => (Timestamp::ZERO, "abandoned"),
+        };
+        self.totals.abandoned += 1;
+        self.note_end(index, session, start_ts, how);
         self.abandon(&state, died)
     }
 
@@ -359,6 +390,13 @@ impl World {
             self.restart_client(index);
         }
     }
+}
+
+/// Whether a fault has an end. A doomed client is not over before it has died and come back, which is told by itself.
+fn lasts(kind: FaultKind) -> bool {
+    use FaultKind::{Cancel, ClientCrash, ClockJump, LeaderTransfer, Merge, PdLeader, Split, TsoJump};
+
+    !matches!(kind, Cancel | ClientCrash | ClockJump | LeaderTransfer | Merge | PdLeader | Split | TsoJump)
 }
 
 fn micros(amount: u32) -> Duration {

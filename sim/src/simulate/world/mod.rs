@@ -3,13 +3,17 @@
 mod audit;
 mod errors;
 mod inject;
+mod notes;
 mod pd;
+mod pd_facts;
 mod raw;
 mod request_facts;
 mod stores;
 mod transactions;
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +27,12 @@ use tikv_core::pd::{PdInput, StreamId};
 use tikv_core::request::Response;
 use tikv_core::rng::Rng;
 use tikv_core::time::Time;
+use tikv_core::timestamp::Timestamp;
 
+use super::Simulation;
 use super::check::{Broken, Check, History, RawHistory, Rule, broken, ensure};
 use super::client::{Client, ClientId, Clock, count_down};
+use super::elle::Observed;
 use super::network::Network;
 use super::options::Options;
 use super::queue::Queue;
@@ -157,6 +164,10 @@ pub(super) struct World {
     raw: RawHistory,
     changes: Vec<Change>,
     trace: Trace,
+    /// What clients could tell, if that is wanted.
+    observed: Option<Observed>,
+    /// Who holds locks, if the trace is kept.
+    lockers: BTreeMap<Key, Timestamp>,
     totals: Totals,
     messages_under_way: u64,
     audits: u32,
@@ -164,7 +175,7 @@ pub(super) struct World {
 
 impl World {
     /// Clients have these settings, but for the auditor, who has those of the scenario.
-    pub(super) fn new(scenario: &Scenario, config: Config, keeps_trace: bool) -> Self {
+    pub(super) fn new(scenario: &Scenario, config: Config, simulation: Simulation) -> Self {
         let scenario = scenario.clone();
         let options = &scenario.options;
         let mut rng = Rng::new(scenario.seed ^ 0x5EED_0000_0000_0000);
@@ -193,7 +204,9 @@ impl World {
             history: History::default(),
             raw: RawHistory::default(),
             changes: Vec::new(),
-            trace: Trace::new(keeps_trace),
+            trace: Trace::new(simulation.trace),
+            observed: (simulation.history && scenario.workload.history_model().is_some()).then(Observed::new),
+            lockers: BTreeMap::new(),
             totals: Totals { runs: 1, ..Totals::default() },
             messages_under_way: 0,
             audits: 0,
@@ -233,14 +246,25 @@ impl World {
     // ---- The course of a run ----
 
     pub(super) fn run(mut self) -> Report {
-        let violation = self.run_to_end().err();
+        // A panic is a violation like any other. Nothing is used afterwards but what was written down.
+        let violation = match catch_unwind(AssertUnwindSafe(|| self.run_to_end())) {
+            Ok(ended) => ended.err(),
+            Err(panic) => Some(Broken { rule: Rule::NoPanic, detail: message_of(panic.as_ref()) }),
+        };
         if let Some(Broken { rule, detail }) = &violation {
             let entry = Entry::at(Node::World, TraceKind::Violation(rule.name()));
             self.trace.add(self.now, entry, || detail.clone());
         }
         self.totals.virtual_time = self.now.saturating_since(Time::ZERO);
         self.clients.iter().for_each(|client| self.totals.transitions.add(client.engine.transitions()));
-        Report { totals: self.totals, violation, trace_hash: self.trace.hash(), trace: self.trace.into_events() }
+        let history = self.observed.map(|observed| observed.finish(self.now));
+        Report {
+            totals: self.totals,
+            violation,
+            trace_hash: self.trace.hash(),
+            trace: self.trace.into_events(),
+            history,
+        }
     }
 
     fn run_to_end(&mut self) -> Check {
@@ -497,9 +521,12 @@ impl World {
         self.pump(index)
     }
 
-    /// Takes over what stores have done.
-    fn observe_changes(&mut self) -> Check {
+    /// Takes over what stores have done; `node` is who did it, if that is known.
+    fn observe_changes(&mut self, node: Option<Node>) -> Check {
         self.cluster.storage_mut().take_changes(&mut self.changes);
+        if self.trace.keeps() {
+            self.note_changes(node);
+        }
         for change in self.changes.drain(..) {
             if let Change::RawWritten { key, value } = &change {
                 self.raw.observe(self.now, key, value.as_ref())?;
@@ -528,6 +555,11 @@ impl World {
     fn forget_operation(&mut self, index: usize, id: OperationId) -> Option<super::client::Running> {
         self.clients[index].running.remove(&id)
     }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
 
 fn cluster_options(scenario: &Scenario, keys: &[Key], seed: u64) -> ClusterOptions {

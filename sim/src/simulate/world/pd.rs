@@ -9,6 +9,7 @@ use tikv_core::pd::{PdEffect, PdInput, StreamId};
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 
+use super::pd_facts::{answered, asked};
 use super::{Event, PdAsk, World, fault};
 use crate::pd::PdCall;
 use crate::simulate::check::Check;
@@ -55,7 +56,7 @@ impl World {
         let message = self.next_message();
         let member = self.member_at(address).filter(|member| self.is_member_running(*member));
         let node = Node::Pd(member.unwrap_or_default());
-        self.trace_pd(client, node, TraceKind::Request(path), message);
+        self.trace_pd(client, node, TraceKind::Request(path), message, || asked(path, &body));
         let Some(member) = member else {
             let unreachable = fault(FaultKind::Unreachable, Execution::NotSent, address);
             let at = self.network.arrival(self.now);
@@ -69,7 +70,7 @@ impl World {
             }
             None => {
                 self.totals.lost += 1;
-                self.trace_pd(client, node, TraceKind::Lost(path), message);
+                self.trace_pd(client, node, TraceKind::Lost(path), message, String::new);
                 // A client may notice, or not; it watches the time itself.
                 if self.rng.below(2) == 0 {
                     let broken_off = self.now + self.connection_timeout();
@@ -105,9 +106,9 @@ impl World {
         let (member, path, sent_until) = (stream.member, stream.path, stream.sent_until);
         let message = self.next_message();
         let node = Node::Pd(member);
-        self.trace_pd(client, node, TraceKind::Request(path), message);
+        self.trace_pd(client, node, TraceKind::Request(path), message, || asked(path, &body));
         let fate = self.network.fate(self.now, client.number, node, Way::Request);
-        let Some(at) = fate.arrives else { return self.break_stream(index, id, message) };
+        let Some(at) = fate.arrives else { return self.break_stream(index, id, message, Way::Request) };
         let at = after(at, sent_until);
         if let Some(stream) = self.clients[index].streams.get_mut(&id) {
             stream.sent_until = at;
@@ -116,11 +117,15 @@ impl World {
     }
 
     /// A stream that loses a message is broken. The client may hear of it, or not.
-    fn break_stream(&mut self, index: usize, id: StreamId, message: u64) {
+    fn break_stream(&mut self, index: usize, id: StreamId, message: u64, way: Way) {
         self.totals.lost += 1;
         let client = self.clients[index].id;
         let Some(stream) = self.clients[index].streams.remove(&id) else { return };
-        self.trace_pd(client, Node::Pd(stream.member), TraceKind::Lost(stream.path), message);
+        let node = Node::Pd(stream.member);
+        match way {
+            Way::Request => self.trace_pd(client, node, TraceKind::Lost(stream.path), message, String::new),
+            Way::Reply => self.trace_lost_answer(client, node, stream.path, message),
+        }
         if self.rng.below(2) == 0 {
             let at = self.now + self.connection_timeout();
             self.close_stream(at, client, stream.member, id);
@@ -169,7 +174,7 @@ impl World {
         let runs = self.is_member_running(member);
         let answer = if runs {
             let answer = self.cluster.handle_pd(self.now, &call, body);
-            self.observe_changes()?;
+            self.observe_changes(Some(node))?;
             answer.map_err(|status| {
                 let fault = fault(FaultKind::Status(status.code as u32), Execution::MaybeExecuted, &address);
                 fault.with_detail(status.message.as_str())
@@ -191,6 +196,7 @@ impl World {
         message: u64,
     ) {
         let node = Node::Pd(member);
+        self.note_answer(client, node, path, &answer, message);
         let fate = self.network.fate(self.now, client.number, node, Way::Reply);
         match (ask, fate.arrives) {
             (PdAsk::Unary(call), Some(at)) => {
@@ -198,11 +204,11 @@ impl World {
             }
             (PdAsk::Unary(_), None) => {
                 self.totals.lost += 1;
-                self.trace_pd(client, node, TraceKind::Lost(path), message);
+                self.trace_lost_answer(client, node, path, message);
             }
             (PdAsk::Stream(stream), arrives) => {
                 let Some(index) = self.client(client) else { return };
-                let Some(at) = arrives else { return self.break_stream(index, stream, message) };
+                let Some(at) = arrives else { return self.break_stream(index, stream, message, Way::Reply) };
                 let Some(open) = self.clients[index].streams.get_mut(&stream) else { return };
                 let at = after(at, open.received_until);
                 open.received_until = at;
@@ -223,7 +229,10 @@ impl World {
     }
 
     pub(super) fn hear_of_pd(&mut self, client: ClientId, member: u64, input: PdInput, message: u64) -> Check {
-        let Some(index) = self.client(client) else { return Ok(()) };
+        let Some(index) = self.client(client) else {
+            self.note_unheard(client, Node::Pd(member), message);
+            return Ok(());
+        };
         let name = match &input {
             PdInput::Reply { result: Ok(_), .. } | PdInput::StreamMessage { .. } => "a reply",
             PdInput::Reply { .. } => "a fault",
@@ -238,9 +247,30 @@ impl World {
         self.step(index, |engine, now| engine.handle_pd(now, input))
     }
 
-    fn trace_pd(&mut self, client: ClientId, to: Node, kind: TraceKind, message: u64) {
+    fn trace_pd(&mut self, client: ClientId, to: Node, kind: TraceKind, message: u64, detail: impl FnOnce() -> String) {
         let from = Node::Client(client.number);
+        self.trace.add(self.now, Entry { from, to, kind, message, txn: Timestamp::ZERO, key: None }, detail);
+    }
+
+    fn trace_lost_answer(&mut self, client: ClientId, from: Node, path: &'static str, message: u64) {
+        let (to, kind) = (Node::Client(client.number), TraceKind::Lost(path));
         self.trace.add(self.now, Entry { from, to, kind, message, txn: Timestamp::ZERO, key: None }, String::new);
+    }
+
+    fn note_answer(
+        &mut self,
+        client: ClientId,
+        from: Node,
+        path: &'static str,
+        answer: &Result<Bytes, Fault>,
+        message: u64,
+    ) {
+        let (to, kind) = (Node::Client(client.number), TraceKind::Reply(path));
+        let entry = Entry { from, to, kind, message, txn: Timestamp::ZERO, key: None };
+        self.trace.note(self.now, entry, || match answer {
+            Ok(body) => answered(path, body),
+            Err(fault) => fault.to_string(),
+        });
     }
 }
 

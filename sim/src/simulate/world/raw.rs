@@ -41,6 +41,7 @@ impl World {
         self.raw.begin(self.now);
         let call = RawCall { task, since: self.now, expected };
         self.clients[index].sessions[session].state = State::Raw(call);
+        self.note_begin(index, session, Timestamp::ZERO);
         self.start(index, session, operation, deadline);
         Ok(())
     }
@@ -81,11 +82,13 @@ impl World {
         if let Some(error) = &error {
             self.check_error(Timestamp::ZERO, error)?;
         }
-        match &error {
-            None => self.totals.committed += 1,
-            Some(error) if error.is_undetermined() => self.totals.undetermined += 1,
-            Some(_) => self.totals.rolled_back += 1,
-        }
+        let (count, how) = match &error {
+            None => (&mut self.totals.committed, "committed"),
+            Some(error) if error.is_undetermined() => (&mut self.totals.undetermined, "undetermined"),
+            Some(_) => (&mut self.totals.rolled_back, "rolled back"),
+        };
+        *count += 1;
+        self.note_end(index, session, Timestamp::ZERO, how);
         self.raw.end(call.since);
         self.end_session(index, session, error.is_none())
     }

@@ -1,8 +1,10 @@
 //! Which transaction and which key a request is about.
 
 use bytes::Bytes;
+use tikv_core::key::Key;
 use tikv_core::request::Request;
 use tikv_core::timestamp::Timestamp;
+use tikv_proto::kvrpcpb::Mutation;
 
 /// The transaction (or the timestamp of a read), zero for none, and the key, or the first of several.
 pub(super) fn facts(request: &Request) -> (Timestamp, Option<&[u8]>) {
@@ -28,4 +30,26 @@ pub(super) fn facts(request: &Request) -> (Timestamp, Option<&[u8]>) {
         _ => (0, None),
     };
     (Timestamp::from_version(ts), key.map(Bytes::as_ref))
+}
+
+/// All keys that the request names.
+pub(super) fn keys(request: &Request) -> Vec<Key> {
+    let one = |key: &Bytes| vec![Key::from(key.clone())];
+    let several = |keys: &[Bytes]| keys.iter().cloned().map(Key::from).collect();
+    let of_mutations =
+        |mutations: &[Mutation]| mutations.iter().map(|mutation| Key::from(mutation.key.clone())).collect();
+    match request {
+        Request::BatchGet(get) => several(&get.keys),
+        Request::Prewrite(prewrite) => of_mutations(&prewrite.mutations),
+        Request::Commit(commit) => several(&commit.keys),
+        Request::BatchRollback(rollback) => several(&rollback.keys),
+        Request::ResolveLock(resolve) => several(&resolve.keys),
+        Request::CheckSecondaryLocks(check) => several(&check.keys),
+        Request::PessimisticLock(lock) => of_mutations(&lock.mutations),
+        Request::PessimisticRollback(rollback) => several(&rollback.keys),
+        Request::RawBatchGet(get) => several(&get.keys),
+        Request::RawBatchDelete(delete) => several(&delete.keys),
+        Request::RawBatchPut(put) => put.pairs.iter().map(|pair| Key::from(pair.key.clone())).collect(),
+        request => facts(request).1.map_or_else(Vec::new, |key| one(&Bytes::copy_from_slice(key))),
+    }
 }

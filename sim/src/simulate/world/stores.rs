@@ -11,17 +11,17 @@ use tikv_core::timestamp::Timestamp;
 use tikv_proto::errorpb;
 use tikv_proto::kvrpcpb::CommitRole;
 
-use super::request_facts::facts;
+use super::request_facts::{facts, keys};
 use super::{Ailment, Event, StoreMessage, World, fault};
 use crate::cluster::{Served, StoreReply, region_error};
 use crate::simulate::check::Check;
 use crate::simulate::client::ClientId;
 use crate::simulate::network::Way;
-use crate::simulate::trace::{Entry, Node, TraceKind};
+use crate::simulate::trace::{Entry, More, Node, TraceKind};
 use crate::status::CallError;
 
 /// How much of a message is shown.
-const SHOWN_BYTES: usize = 400;
+const SHOWN_CHARS: usize = 600;
 
 impl World {
     // ---- There ----
@@ -32,7 +32,8 @@ impl World {
         let message = self.next_message();
         let found = self.store_at(&call.address);
         let node = Node::Store(found.unwrap_or(call.store_id));
-        self.trace_call(client, node, TraceKind::Request(call.request.kind().facts().name), message, &call);
+        let name = call.request.kind().facts().name;
+        self.trace_call(client, node, TraceKind::Request(name), message, &call, shown_request);
         let Some(store) = found else {
             let fault = fault(FaultKind::Unreachable, Execution::NotSent, &call.address);
             let at = self.network.arrival(self.now);
@@ -80,7 +81,7 @@ impl World {
                 let at = self.network.arrival(self.now);
                 self.answer_at(at.min(deadline), client, id, message, node, Err(unreachable));
             }
-            None => self.lose(&sent),
+            None => self.lose(&sent, Way::Request),
         }
         Ok(())
     }
@@ -106,9 +107,13 @@ impl World {
     }
 
     /// The message, or its answer, is lost: the client notices when the connection is broken off, or the call's time is up.
-    fn lose(&mut self, sent: &StoreMessage) {
+    fn lose(&mut self, sent: &StoreMessage, way: Way) {
         self.totals.lost += 1;
-        self.trace_message(sent, TraceKind::Lost(sent.call.request.kind().facts().name));
+        let (client, store) = (Node::Client(sent.client.number), Node::Store(sent.store));
+        let (from, to) = if way == Way::Request { (client, store) } else { (store, client) };
+        let (txn, key) = facts(&sent.call.request);
+        let kind = TraceKind::Lost(sent.call.request.kind().facts().name);
+        self.trace.add(self.now, Entry { from, to, kind, message: sent.message, txn, key }, String::new);
         if sent.unheard {
             return;
         }
@@ -135,11 +140,13 @@ impl World {
     pub(super) fn at_store(&mut self, mut sent: Box<StoreMessage>) -> Check {
         // What was refused is not executed after all: no store says no and means yes.
         if sent.is_second && !sent.is_late && !self.doubles.remove(&sent.message) {
+            self.note_dropped(&sent);
             return Ok(());
         }
         let state = self.stores.entry(sent.store).or_default();
         let runs = self.cluster.topology().is_running(sent.store);
         if state.life != sent.life || !runs {
+            self.note_dropped(&sent);
             if !sent.unheard {
                 self.refuse_connection(&sent);
             }
@@ -163,7 +170,7 @@ impl World {
             return Ok(());
         }
         let served = self.cluster.handle_store(self.now, sent.store, &sent.call.context, sent.call.request.clone());
-        self.observe_changes()?;
+        self.observe_changes(Some(Node::Store(sent.store)))?;
         match served {
             Served::Answered(reply) => {
                 let executed = matches!(&reply, Ok(response) if response.region_error().is_none());
@@ -193,7 +200,7 @@ impl World {
                 self.reply(&sent, reply);
             }
         }
-        self.observe_changes()?;
+        self.observe_changes(None)?;
         if let Some(at) = self.cluster.next_wakeup().filter(|_| !self.postponed.is_empty()) {
             self.queue.push(at.max(self.now), Event::Cluster);
         }
@@ -259,7 +266,13 @@ impl World {
             txn: Timestamp::ZERO,
             key: None,
         };
-        self.trace.add(self.now, entry, || shown(&reply));
+        self.trace.add(self.now, entry, || More {
+            txn: facts(&sent.call.request).0,
+            keys: keys(&sent.call.request),
+            is_copy: sent.is_second,
+            detail: shown(&reply),
+            ..More::default()
+        });
         if sent.unheard {
             return;
         }
@@ -271,7 +284,7 @@ impl World {
                 self.answer_at(at, sent.client, sent.id, sent.message, node, reply);
             }
             Some(_) => self.hear_nothing(sent, FaultKind::Timeout, deadline),
-            None => self.lose(sent),
+            None => self.lose(sent, Way::Reply),
         }
     }
 
@@ -295,7 +308,10 @@ impl World {
         from: Node,
         reply: Result<Response, Fault>,
     ) -> Check {
-        let Some(index) = self.client(client) else { return Ok(()) };
+        let Some(index) = self.client(client) else {
+            self.note_unheard(client, from, message);
+            return Ok(());
+        };
         let name = match &reply {
             Ok(_) => "a reply",
             Err(_) => "a fault",
@@ -314,25 +330,48 @@ impl World {
 
     // ---- Traces ----
 
-    fn trace_call(&mut self, client: ClientId, to: Node, kind: TraceKind, message: u64, call: &Call) {
+    fn trace_call(
+        &mut self,
+        client: ClientId,
+        to: Node,
+        kind: TraceKind,
+        message: u64,
+        call: &Call,
+        detail: impl FnOnce(&Call) -> String,
+    ) {
         let (txn, key) = facts(&call.request);
         let from = Node::Client(client.number);
-        self.trace.add(self.now, Entry { from, to, kind, message, txn, key }, || {
-            let epoch = call.context.region_epoch.unwrap_or_default();
-            format!("region {} v{} c{}", call.context.region_id, epoch.version, epoch.conf_ver)
+        self.trace.add(self.now, Entry { from, to, kind, message, txn, key }, || More {
+            keys: keys(&call.request),
+            region: call.context.region_id,
+            detail: detail(call),
+            ..More::default()
         });
     }
 
     fn trace_message(&mut self, sent: &StoreMessage, kind: TraceKind) {
-        self.trace_call(sent.client, Node::Store(sent.store), kind, sent.message, &sent.call);
+        self.trace_call(sent.client, Node::Store(sent.store), kind, sent.message, &sent.call, |_| String::new());
     }
 
     fn trace_message_at_store(&mut self, sent: &StoreMessage, kind: TraceKind) {
         let (txn, key) = facts(&sent.call.request);
         let node = Node::Store(sent.store);
         let entry = Entry { from: node, to: node, kind, message: sent.message, txn, key };
-        self.trace.add(self.now, entry, String::new);
+        let more = || More { keys: keys(&sent.call.request), is_copy: sent.is_second, ..More::default() };
+        self.trace.add(self.now, entry, more);
     }
+
+    fn note_dropped(&mut self, sent: &StoreMessage) {
+        let node = Node::Store(sent.store);
+        let kind = TraceKind::Dropped(sent.call.request.kind().facts().name);
+        let entry = Entry { message: sent.message, ..Entry::at(node, kind) };
+        self.trace.note(self.now, entry, || More { is_copy: sent.is_second, ..More::default() });
+    }
+}
+
+fn shown_request(call: &Call) -> String {
+    let epoch = call.context.region_epoch.unwrap_or_default();
+    format!("v{} c{} {}", epoch.version, epoch.conf_ver, shortened(format!("{:?}", call.request)))
 }
 
 /// A write that is not harmless when it comes again.
@@ -385,12 +424,16 @@ fn passing_error(variant: u16) -> errorpb::Error {
 }
 
 fn shown(reply: &StoreReply) -> String {
-    let mut text = match reply {
+    shortened(match reply {
         Ok(response) => format!("{response:?}"),
         Err(error) => error.to_string(),
-    };
-    if let Some((end, _)) = text.char_indices().nth(SHOWN_BYTES) {
+    })
+}
+
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(SHOWN_CHARS) {
         text.truncate(end);
+        text.push('…');
     }
     text
 }

@@ -17,7 +17,7 @@ use super::{Phase, World};
 use crate::simulate::check::{Check, End, Rule, broken, ensure};
 use crate::simulate::client::Running;
 use crate::simulate::session::{Open, Reading, State, What};
-use crate::simulate::trace::{Entry, Node, TraceKind};
+use crate::simulate::trace::{Entry, More, Node, TraceKind};
 use crate::simulate::workload::{Script, Step, Task};
 
 /// More than any scan finds.
@@ -41,12 +41,18 @@ impl World {
     /// Starts an operation for a session. `deadline` is by the client's clock.
     pub(super) fn start(&mut self, index: usize, session: usize, operation: Operation, deadline: Time) {
         let name = operation_name(&operation);
+        let txn = self.txn_of(index, session);
         let local = self.local_now(index);
         let client = &mut self.clients[index];
         let id = client.engine.start(local, operation);
         client.running.insert(id, Running { session, deadline, holdups: client.holdups });
         let node = Node::Client(client.id.number);
-        self.trace.add(self.now, Entry::at(node, TraceKind::Started(name)), || format!("operation {}", id.0));
+        self.trace.add(self.now, Entry::at(node, TraceKind::Started(name)), || More {
+            txn,
+            session: Some(session),
+            detail: format!("operation {}", id.0),
+            ..More::default()
+        });
     }
 
     /// A deadline by the client's clock, for some operations.
@@ -65,6 +71,9 @@ impl World {
         let deadline = self.deadline_of_next(index, session);
         let fetch = FetchTimestamp::new(self.config_of(index)).until(deadline);
         let floor = self.history.ask();
+        if let Some(observed) = &mut self.observed {
+            observed.invoke(self.now, index, session, script.micro_ops());
+        }
         self.clients[index].sessions[session].state = State::Beginning { script, floor };
         self.start(index, session, Operation::Timestamp(fetch), deadline);
     }
@@ -72,7 +81,14 @@ impl World {
     pub(super) fn on_outcome(&mut self, index: usize, id: OperationId, outcome: Outcome) -> Check {
         let node = Node::Client(self.clients[index].id.number);
         let entry = Entry::at(node, TraceKind::Ended(outcome_name(&outcome)));
-        self.trace.add(self.now, entry, || format!("operation {}: {outcome:?}", id.0));
+        let session = self.clients[index].running.get(&id).map(|running| running.session);
+        let txn = session.map_or(Timestamp::ZERO, |session| self.txn_of(index, session));
+        self.trace.add(self.now, entry, || More {
+            txn,
+            session,
+            detail: format!("operation {}: {outcome:?}", id.0),
+            ..More::default()
+        });
         let Some(running) = self.forget_operation(index, id) else {
             return broken(Rule::NoLeak, format!("operation {} ends, which nobody waits for", id.0));
         };
@@ -118,9 +134,11 @@ impl World {
                 self.check_error(Timestamp::ZERO, &error)?;
                 self.history.close(floor);
                 self.totals.rolled_back += 1;
+                self.note_end(index, session, Timestamp::ZERO, "rolled back");
                 return self.end_session(index, session, false);
             }
         };
+        self.note_begin(index, session, start_ts);
         self.history.begin(start_ts, floor)?;
         let started_at = self.local_now(index);
         let txn =
@@ -142,6 +160,7 @@ impl World {
             Step::Abandon => {
                 self.history.close(open.txn.start_ts());
                 self.totals.read_only += 1;
+                self.note_end(index, session, open.txn.start_ts(), "read only");
                 self.end_session(index, session, true)
             }
         }
@@ -240,6 +259,9 @@ impl World {
 
     fn on_read(&mut self, index: usize, session: usize, open: Box<Open>) -> Check {
         let read_ts = open.txn.start_ts();
+        if let Some(observed) = &mut self.observed {
+            observed.read(index, session, &open.reading.found);
+        }
         match &open.reading.what {
             What::Keys(keys) => self.history.read(read_ts, keys, &open.reading.found)?,
             What::Range(range) => self.history.scan(read_ts, range, &open.reading.found)?,
@@ -253,6 +275,7 @@ impl World {
         self.check_error(start_ts, error)?;
         self.history.close(start_ts);
         self.totals.rolled_back += 1;
+        self.note_end(index, session, start_ts, "rolled back");
         self.end_session(index, session, false)
     }
 
@@ -293,12 +316,14 @@ impl World {
         if let Err(error) = result {
             self.check_error(start_ts, error)?;
         }
-        match end {
-            End::Committed(Some(_)) => self.totals.committed += 1,
-            End::Committed(None) => self.totals.read_only += 1,
-            End::Undetermined => self.totals.undetermined += 1,
-            _ => self.totals.rolled_back += 1,
-        }
+        let (count, how) = match end {
+            End::Committed(Some(_)) => (&mut self.totals.committed, "committed"),
+            End::Committed(None) => (&mut self.totals.read_only, "read only"),
+            End::Undetermined => (&mut self.totals.undetermined, "undetermined"),
+            _ => (&mut self.totals.rolled_back, "rolled back"),
+        };
+        *count += 1;
+        self.note_end(index, session, start_ts, how);
         self.history.end_commit(start_ts, end)?;
         self.end_session(index, session, matches!(end, End::Committed(_)))
     }
