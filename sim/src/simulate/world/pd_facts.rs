@@ -9,7 +9,7 @@ pub(super) fn asked(path: &str, body: &Bytes) -> String {
     match path {
         "/pdpb.PD/Tso" => shown(body, |ask: pdpb::TsoRequest| format!("{} timestamps", ask.count)),
         "/pdpb.PD/GetRegion" => {
-            shown(body, |ask: pdpb::GetRegionRequest| format!("the region of {:?}", Bytes::from(ask.region_key)))
+            shown(body, |ask: pdpb::GetRegionRequest| format!("the region of {:?}", ask.region_key))
         }
         "/pdpb.PD/GetStore" => shown(body, |ask: pdpb::GetStoreRequest| format!("store {}", ask.store_id)),
         _ => String::new(),
@@ -27,7 +27,7 @@ pub(super) fn answered(path: &str, body: &Bytes) -> String {
             let region = answer.region.unwrap_or_default();
             let epoch = region.region_epoch.unwrap_or_default();
             let leader = answer.leader.map_or(0, |peer| peer.store_id);
-            let (start, end) = (Bytes::from(region.start_key), Bytes::from(region.end_key));
+            let (start, end) = (region.start_key, region.end_key);
             format!(
                 "region {} v{} c{} {start:?}..{end:?}, leader store-{leader}",
                 region.id, epoch.version, epoch.conf_ver
