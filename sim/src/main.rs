@@ -132,9 +132,9 @@ fn run(serve: Serve) -> io::Result<()> {
 
 fn options(serve: Serve) -> ServeOptions {
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let split_check = serve.region_max_keys.map(|max_keys| SplitCheck {
-        max_keys: count(max_keys),
-        split_keys: count(serve.region_split_keys.unwrap_or(max_keys.div_ceil(3) * 2)),
+    let split_check = serve.region_max_keys.map(|max_keys| {
+        let check = SplitCheck::above(count(max_keys));
+        SplitCheck { split_keys: serve.region_split_keys.map_or(check.split_keys, count), ..check }
     });
     let cluster = ClusterOptions {
         stores: vec![StoreOptions::default(); count(serve.stores)],

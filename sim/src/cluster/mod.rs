@@ -74,6 +74,7 @@ use self::lock_wait::LockWaits;
 pub(crate) use self::options::keyspace_prefix;
 pub use self::options::{ClusterOptions, SplitCheck, StoreOptions};
 pub use self::regions::{Region, Regions};
+use self::split_check::SplitChecks;
 pub use self::stores::Store;
 pub(crate) use self::stores::VERSION;
 pub use self::topology::{Topology, TopologyError};
@@ -111,6 +112,7 @@ pub struct Cluster {
     lock_wait_timeout: Duration,
     safe_ts_lag: Duration,
     split_check: Option<SplitCheck>,
+    split_checks: SplitChecks,
 }
 
 /// What is done at some later time.
@@ -156,6 +158,7 @@ impl Cluster {
             lock_wait_timeout: options.lock_wait_timeout,
             safe_ts_lag: options.safe_ts_lag,
             split_check: options.split_check,
+            split_checks: SplitChecks::default(),
         }
     }
 
@@ -196,7 +199,10 @@ impl Cluster {
             return Some(Time::ZERO);
         }
         let postponed = self.later.first_key_value().map(|((at, _), _)| *at);
-        [postponed, self.waits.next_wakeup(), self.topology.next_election()].into_iter().flatten().min()
+        [postponed, self.waits.next_wakeup(), self.topology.next_election(), self.split_checks.at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Nobody waits for an answer any more. The request may have been, or may yet be, executed.
@@ -399,6 +405,7 @@ impl Cluster {
     /// Does everything that is due.
     fn advance(&mut self, now: Time) {
         self.topology.hold_elections(now);
+        self.run_split_checks(now);
         self.storage.set_unix_time(self.pd.wall_clock_ms(now) / 1_000);
         while let Some(entry) = self.later.first_entry() {
             if entry.key().0 > now {

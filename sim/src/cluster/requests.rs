@@ -112,7 +112,7 @@ impl Cluster {
         let request = request.with_context(context.clone());
         match self.execute_on(now, store_id, context, &range, &request) {
             Executed::Reply(reply) => {
-                self.check_size(context.region_id, kind);
+                self.plan_split_check(now, context.region_id, kind);
                 Some(reply)
             }
             Executed::Wait(wait) => {

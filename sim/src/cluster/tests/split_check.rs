@@ -5,7 +5,7 @@ use tikv_proto::kvrpcpb::{CommitRequest, KvPair};
 use super::*;
 
 fn tiny_regions(api_version: ApiVersion) -> Cluster {
-    let split_check = Some(SplitCheck { max_keys: 10, split_keys: 7 });
+    let split_check = Some(SplitCheck { split_keys: 7, ..SplitCheck::above(10) });
     Cluster::new(ClusterOptions { split_check, api_version, split_keys: Some(vec![]), ..ClusterOptions::default() })
 }
 
@@ -24,12 +24,15 @@ fn write(cluster: &mut Cluster, keys: &[Bytes], start_ts: u64) {
         ..PrewriteRequest::default()
     };
     assert_eq!(ask_leader(cluster, "a", prewrite.into()).region_error(), None);
-    let regions = cluster.topology().regions().len();
     let keys = keys.to_vec();
     let commit = CommitRequest { keys, start_version: start_ts, commit_version: start_ts + 1, ..Default::default() };
-    // Locks are not what makes a region large.
-    assert_eq!(regions, 1);
     assert_eq!(ask_leader(cluster, "a", commit.into()).region_error(), None);
+}
+
+/// Lets the time come when stores look at their regions.
+fn tick(cluster: &mut Cluster) {
+    let at = cluster.next_wakeup().expect("a region is to be looked at");
+    assert_eq!(cluster.poll_reply(at), None);
 }
 
 /// How many of the keys are in each region.
@@ -44,6 +47,8 @@ fn a_region_with_too_many_committed_keys_splits_into_parts_that_are_small_enough
     for (count, expected) in [(10, vec![10]), (11, vec![7, 4]), (16, vec![7, 9]), (17, vec![7, 7, 3])] {
         let mut cluster = tiny_regions(ApiVersion::V1);
         write(&mut cluster, &keys(count), 10);
+        assert_eq!(cluster.topology().regions().len(), 1);
+        tick(&mut cluster);
         assert_eq!(spread(&cluster, &keys(count), encoded), expected, "{count} keys");
     }
 }
@@ -54,6 +59,7 @@ fn versions_of_the_same_key_do_not_split_a_region() {
     for start_ts in (10..100).step_by(10) {
         write(&mut cluster, &keys(2), start_ts);
     }
+    tick(&mut cluster);
     assert_eq!(cluster.topology().regions().len(), 1);
 }
 
@@ -67,13 +73,47 @@ fn raw_keys_split_regions_where_they_are_encoded_and_where_they_are_not() {
         let pairs = keys(20).into_iter().map(|key| KvPair { key, value: "v".into(), ..KvPair::default() }).collect();
         let put = RawBatchPutRequest { pairs, ..RawBatchPutRequest::default() };
         assert_eq!(ask_leader(&mut cluster, "a", put.into()).region_error(), None);
+        tick(&mut cluster);
         assert_eq!(spread(&cluster, &keys(20), bound), [7, 7, 6], "{api_version:?}");
     }
+}
+
+#[test]
+fn locks_do_not_split_a_region() {
+    let mut cluster = tiny_regions(ApiVersion::V1);
+    for key in keys(20) {
+        let mutation = Mutation { key: key.clone(), value: "v".into(), ..Mutation::default() };
+        let prewrite = PrewriteRequest {
+            mutations: vec![mutation],
+            primary_lock: key,
+            start_version: 10,
+            lock_ttl: 3_000,
+            ..PrewriteRequest::default()
+        };
+        assert_eq!(ask_leader(&mut cluster, "a", prewrite.into()).region_error(), None);
+    }
+    tick(&mut cluster);
+    assert_eq!((cluster.next_wakeup(), cluster.topology().regions().len()), (None, 1));
+}
+
+#[test]
+fn a_very_large_region_is_split_bit_by_bit() {
+    let check = SplitCheck { batch_limit: 3, split_keys: 7, ..SplitCheck::above(10) };
+    let options = ClusterOptions { split_check: Some(check), split_keys: Some(vec![]), ..ClusterOptions::default() };
+    let mut cluster = Cluster::new(options);
+    write(&mut cluster, &keys(60), 10);
+    let mut counts = Vec::new();
+    while let Some(at) = cluster.next_wakeup() {
+        assert_eq!(cluster.poll_reply(at), None);
+        counts.push(cluster.topology().regions().len());
+    }
+    assert_eq!(counts, [4, 7, 9, 9]);
+    assert_eq!(spread(&cluster, &keys(60), encoded), [7, 7, 7, 7, 7, 7, 7, 7, 4]);
 }
 
 #[test]
 fn regions_stay_whole_unless_a_limit_is_set() {
     let mut cluster = Cluster::new(ClusterOptions { split_keys: Some(vec![]), ..ClusterOptions::default() });
     write(&mut cluster, &keys(99), 10);
-    assert_eq!(cluster.topology().regions().len(), 1);
+    assert_eq!((cluster.next_wakeup(), cluster.topology().regions().len()), (None, 1));
 }

@@ -157,14 +157,14 @@ fn a_store_tells_its_settings_on_its_status_port() {
     for (api_version, number, ttl) in
         [(ApiVersion::V1, 1, false), (ApiVersion::V1ttl, 1, true), (ApiVersion::V2, 2, true)]
     {
-        let split_check = Some(SplitCheck { max_keys: 10, split_keys: 7 });
+        let split_check = Some(SplitCheck::above(10));
         let cluster = ClusterOptions { api_version, split_check, ..ClusterOptions::default() };
         with_cluster(ServeOptions { cluster, ..ServeOptions::default() }, async |cluster| {
             let address = cluster.status_addresses()[&2];
             let (status, config) = http(address, "GET", "/config", "").await;
             assert_eq!((status, &config["storage"]), (200, &json!({ "api-version": number, "enable-ttl": ttl })));
             assert_eq!(config["server"]["addr"], cluster.store_addresses()[&2].to_string());
-            assert_eq!(config["coprocessor"], json!({ "region-max-keys": 10, "region-split-keys": 7 }));
+            assert_eq!(config["coprocessor"], json!({ "region-max-keys": 10, "region-split-keys": 8 }));
             assert_eq!(http(address, "GET", "/status", "").await, (200, Value::Null));
             assert_eq!(http(address, "POST", "/config", "").await.0, 405);
             assert_eq!(http(address, "GET", "/pd/api/v1/ping", "").await.0, 404);
