@@ -51,6 +51,22 @@ canaries! {
     SecondariesRolledBack = "secondaries-rolled-back",
     /// An owner that loses interest before anything is decided gets its transaction committed.
     AbandonedCommitGoesOn = "abandoned-commit-goes-on",
+    /// That TiKV refuses to let prewrites decide is not noticed.
+    FallbackIgnored = "fallback-ignored",
+    /// The first lock of an async commit tells its commit_ts, not the one with the largest.
+    MinCommitTsIgnored = "min-commit-ts-ignored",
+    /// The primary of an async commit does not name the other keys.
+    SecondariesNotNamed = "secondaries-not-named",
+    /// Each of several requests is asked to commit its keys in one phase.
+    OnePhaseInParts = "one-phase-in-parts",
+    /// A transaction that checks keys without a lock commits asynchronously.
+    ChecksBesideAsyncCommit = "checks-beside-async-commit",
+    /// An async commit takes no timestamp from PD although order in real time is asked for.
+    RealTimeForgotten = "real-time-forgotten",
+    /// A prewrite that was not answered is taken for one that failed, though it may have decided the transaction.
+    UndeterminedPrewriteMasked = "undetermined-prewrite-masked",
+    /// An owner that loses interest gets an async commit rolled back although all keys may be locked.
+    AbandonedAsyncCommitRolledBack = "abandoned-async-commit-rolled-back",
     /// Keys that are to be absent are written all the same.
     AbsenceUnchecked = "absence-unchecked",
     /// Keys that are to be locked only are left out.

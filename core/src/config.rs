@@ -39,6 +39,12 @@ pub struct Config {
     pub txn_entry_limit_bytes: u64,
     /// Largest transaction, in bytes of keys and values. Default 100 MiB.
     pub txn_total_limit_bytes: u64,
+    /// Most keys that a transaction may lock and still commit asynchronously. Default 256.
+    pub async_commit_max_keys: usize,
+    /// Most bytes that these keys may have. Default 4 KiB.
+    pub async_commit_max_key_bytes: usize,
+    /// How long prewrites may decide a transaction by themselves; later, its primary is committed as ever. Default 2 s.
+    pub async_commit_safe_window: Duration,
     /// Life of a lock of a small transaction. Default 3 s.
     pub lock_ttl: Duration,
     /// Longest life of a lock, however large its transaction, and the life that a heartbeat gives it. Default 20 s.
@@ -106,6 +112,9 @@ impl Default for Config {
             txn_batch_bytes: 16 * 1024,
             txn_entry_limit_bytes: 6 * 1024 * 1024,
             txn_total_limit_bytes: 100 * 1024 * 1024,
+            async_commit_max_keys: 256,
+            async_commit_max_key_bytes: 4 * 1024,
+            async_commit_safe_window: Duration::from_secs(2),
             lock_ttl: Duration::from_secs(3),
             managed_lock_ttl: Duration::from_secs(20),
             heartbeat_txn_bytes: 32 * 1024 * 1024,

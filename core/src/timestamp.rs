@@ -70,6 +70,13 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(1))
     }
 
+    /// The timestamp that much later, in whole milliseconds; at most [`Timestamp::MAX`].
+    #[must_use]
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(u64::MAX >> LOGICAL_BITS);
+        Timestamp::from_version(self.version().saturating_add(ms << LOGICAL_BITS))
+    }
+
     /// Physical time from `earlier` to this; zero if `earlier` is later.
     #[must_use]
     pub const fn physical_since(self, earlier: Timestamp) -> Duration {

@@ -1,27 +1,35 @@
-//! Commits a transaction in two phases.
+//! Commits a transaction: in two phases, asynchronously, or in one phase.
 //!
 //! ```text
 //!            located            all locked                timestamp                     primary committed
 //!  start ──► Grouping ──► Prewriting ──► FetchingCommitTs ──► CommittingPrimary ───────────────────────► committed
+//!    │         │   ▲          │    │           │                   │    │                 spawns CommitSecondaries
+//!    │         ▼   │          │    │ all locked, and that decides  │    │ no answer
+//!    │  FetchingMinCommitTs   │    └──────────────────────────────────────────────────────► committed
 //!    │                        │                │                   │    │                 spawns CommitSecondaries
-//!    │ nothing to commit      │ refused        │ no timestamp      │    │ no answer
+//!    │ nothing to commit      │ refused        │ no timestamp      │    │
 //!    ▼                        ▼                ▼                   ▼    ▼
 //!  done                     failed (spawns Cleanup) ◄──── refused ─┘   undetermined (nobody touches the locks)
 //! ```
 //!
-//! - A transaction is decided by the commit of its primary, nothing else. Until that request leaves, every error means that
-//!   it has not committed and never will: what it has locked is rolled back in the background, and the error is returned at
-//!   once. Prewrites that are cancelled on the way may be executed all the same; that decides nothing, but their keys are
-//!   rolled back too.
-//! - From then on an error of which it is not certain that TiKV answered leaves the outcome open. It is reported as
-//!   [`Error::Undetermined`], the locks are left alone, and nothing can turn that into another error.
+//! - In two phases a transaction is decided by the commit of its primary, nothing else. Until that request leaves, every error
+//!   means that it has not committed and never will: what it has locked is rolled back in the background, and the error is
+//!   returned at once. Prewrites that are cancelled on the way may be executed all the same; that decides nothing, but their
+//!   keys are rolled back too.
+//! - Where prewrites [decide](super::decision), the transaction is committed as soon as the last of them is executed. One that
+//!   TiKV refuses means that it has not committed and never will; one that was not answered leaves the outcome open. A
+//!   timestamp is taken from PD before the first prewrite, so that whatever was committed before is committed earlier: what
+//!   readers have seen since then, TiKV knows and stays above.
+//! - An error of which it is not certain that TiKV answered, when it could have decided, leaves the outcome open. It is
+//!   reported as [`Error::Undetermined`], the locks are left alone, and nothing can turn that into another error.
 //! - A failed assertion counts less than any other error: it may be a mere consequence of a conflict. It is reported if
 //!   nothing else went wrong.
 //!
 //! A large transaction gets a [heartbeat](super::heartbeat) once its primary is locked, until it has ended. If that finds the
-//! lock gone, the transaction was rolled back by somebody else, and need not be tried any further.
+//! lock gone, the transaction was rolled back by somebody else, and need not be tried any further; unless prewrites decide,
+//! for then somebody else may have committed it.
 //!
-//! An owner that loses interest before the primary is being committed gets the transaction rolled back; later it is
+//! An owner that loses interest before the request that may decide is sent gets the transaction rolled back; later it is
 //! finished without its owner.
 //!
 //! client-go: `twoPhaseCommitter.execute`.
@@ -38,17 +46,18 @@ use super::cleanup::Cleanup;
 use super::commit_primary::{CommitPrimary, PrimaryCommitted};
 use super::commit_secondaries::CommitSecondaries;
 use super::commit_ts::FetchCommitTs;
+use super::decision::{Decision, Mode};
 use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
-use super::prewrite::{PrewriteBatch, PrewriteShard, Prewritten};
+use super::prewrite::{Outgoing, PrewriteBatch, PrewriteShard, Prewritten};
 use super::{CommitOptions, Mutation, Mutations};
-use crate::backoff::budget;
+use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
 use crate::error::{Error, KeyError};
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, Token, phases};
 use crate::request::Shared;
-use crate::route::{self, Grouped, Grouping, Sharded};
+use crate::route::{self, Group, Grouped, Grouping, Sharded};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -72,17 +81,18 @@ pub struct CommitOutcome {
     pub commit_ts: Option<Timestamp>,
 }
 
-/// Commits a transaction in two phases: locks every key, takes a timestamp from PD, commits the primary, which decides. Ends
-/// there; the other keys are committed in the background.
+/// Commits a transaction: locks every key, takes a timestamp from PD, commits the primary, which decides. Or, if the options
+/// allow it and the transaction is small, locks every key, which decides; or does it all in one request. Ends as soon as it is
+/// decided; the (other) keys are committed in the background.
 ///
 /// What it ends with, if not with success:
 ///
-/// - [`Error::Undetermined`]: the commit of the primary was not answered. The transaction may have committed, and must not be run
-///   again. Its locks are left to whoever meets them.
+/// - [`Error::Undetermined`]: the request that decides was not answered. The transaction may have committed, and must not be
+///   run again. Its locks are left to whoever meets them.
 /// - Anything else: it has not committed and never will. Its locks are rolled back in the background. Whether another run can
 ///   succeed, [`Error::is_retryable`] tells.
 ///
-/// Abandoned before the primary is being committed, it is rolled back in the background; later, it is finished there.
+/// Abandoned before the request that may decide is sent, it is rolled back in the background; later, it is finished there.
 /// client-go: `KVTxn.Commit`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Commit {
@@ -93,6 +103,8 @@ pub struct Commit {
     locked_keys: Arc<[Key]>,
     size_bytes: u64,
     options: CommitOptions,
+    mode: Mode,
+    decision: Decision,
     failed_assertion: Option<Error>,
     /// At most one.
     heartbeat: FanOut<Heartbeat>,
@@ -103,6 +115,7 @@ pub struct Commit {
 enum Phase {
     Starting(Vec<Mutation>),
     Grouping(Grouping<Mutation>),
+    FetchingMinCommitTs { fetch: FetchCommitTs, groups: Vec<Group<Mutation>>, backoff: Backoff },
     Prewriting(Sharded<PrewriteShard>),
     FetchingCommitTs(FetchCommitTs),
     CommittingPrimary(CommitPrimary),
@@ -111,8 +124,9 @@ enum Phase {
 
 phases! {
     Commit: Phase;
-    start => Grouping | Prewriting | done;
-    Grouping => Prewriting | done;
+    start => Grouping | FetchingMinCommitTs | Prewriting | done;
+    Grouping => FetchingMinCommitTs | Prewriting | done;
+    FetchingMinCommitTs => Prewriting | done;
     Prewriting => FetchingCommitTs | done;
     FetchingCommitTs => CommittingPrimary | done;
     CommittingPrimary => done;
@@ -132,6 +146,8 @@ impl Commit {
             locked_keys: mutations.locked_keys().cloned().collect(),
             size_bytes: mutations.size_bytes(),
             options,
+            mode: Mode::default(),
+            decision: Decision::default(),
             failed_assertion: None,
             heartbeat: FanOut::new(1),
             phase: Phase::Starting(mutations.into_vec()),
@@ -144,26 +160,74 @@ impl Commit {
             // Nothing has been sent yet.
             Err(error) => return self.done(Err(error)),
         };
+        let in_real_time = !self.options.causal_consistency && !cx.config().has_canary(Canary::RealTimeForgotten);
+        let must_wait = !self.options.commit_ts.wait_until.is_zero();
+        if !self.mode.prewrites_decide() || !(in_real_time || must_wait) {
+            return self.prewrite(cx, groups, &grouped.backoff, self.start_ts);
+        }
+        let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
+        self.fetch_min_commit_ts(cx, fetch, groups, grouped.backoff, FetchCommitTs::start)
+    }
+
+    fn fetch_min_commit_ts(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut fetch: FetchCommitTs,
+        groups: Vec<Group<Mutation>>,
+        backoff: Backoff,
+        step: impl FnOnce(&mut FetchCommitTs, &mut Context<'_>) -> Poll<Result<Timestamp, Error>>,
+    ) -> Poll<End> {
+        match step(&mut fetch, cx) {
+            Poll::Pending => {
+                self.phase = Phase::FetchingMinCommitTs { fetch, groups, backoff };
+                Poll::Pending
+            }
+            Poll::Ready(Ok(newest)) => self.prewrite(cx, groups, &backoff, newest),
+            // Nothing has been sent yet.
+            Poll::Ready(Err(error)) => self.done(Err(error)),
+        }
+    }
+
+    /// `after`: what the commit_ts must exceed, if prewrites decide.
+    fn prewrite(
+        &mut self,
+        cx: &mut Context<'_>,
+        groups: Vec<Group<Mutation>>,
+        backoff: &Backoff,
+        after: Timestamp,
+    ) -> Poll<End> {
         let region_keys = groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
-        let mut batches = Sharded::new(self.prewrite_shard(cx, region_keys), cx.config().operation_concurrency);
-        let mut groups = primary_first(groups, &self.primary, batches.shard());
+        let outgoing = |group: Group<Mutation>| Group {
+            region: group.region,
+            items: group.items.into_iter().map(Outgoing::from).collect(),
+        };
+        let groups: Vec<Group<Outgoing>> = groups.into_iter().map(outgoing).collect();
+        let mutation_count = groups.iter().map(|group| group.items.len()).sum();
+        let shard = self.prewrite_shard(cx, region_keys, mutation_count);
+        let mut groups = primary_first(groups, &self.primary, &shard);
+        self.mode.one_phase &= groups.len() == 1 || cx.config().has_canary(Canary::OnePhaseInParts);
+        let mut batches = Sharded::new(self.in_mode(cx, shard, after), cx.config().operation_concurrency);
         if cx.config().has_canary(Canary::LastGroupForgotten) && groups.len() > 1 {
             groups.pop();
         }
         for batch in groups {
-            batches.add_group(cx, batch, &grouped.backoff, false);
+            batches.add_group(cx, batch, backoff, false);
         }
         batches.run(cx);
         self.on_prewrites(cx, batches)
     }
 
-    fn prewrite_shard(&self, cx: &Context<'_>, region_keys: BTreeMap<u64, u64>) -> PrewriteShard {
+    fn prewrite_shard(
+        &self,
+        cx: &Context<'_>,
+        region_keys: BTreeMap<u64, u64>,
+        mutation_count: usize,
+    ) -> PrewriteShard {
         let elapsed = cx.now().saturating_since(self.started_at);
         let request = PrewriteRequest {
             primary_lock: self.primary.to_bytes(),
             start_version: self.start_ts.version(),
             lock_ttl: whole_ms(lock_ttl(cx.config(), self.size_bytes, elapsed)),
-            min_commit_ts: self.start_ts.next().version(),
             assertion_level: self.options.assertion_level.into(),
             ..PrewriteRequest::default()
         };
@@ -173,15 +237,25 @@ impl Commit {
             on_lock: self.options.on_lock,
             batch_bytes: cx.config().txn_batch_bytes,
             region_keys,
+            mutation_count,
+            secondaries: [].into(),
         }
+    }
+
+    fn in_mode(&self, cx: &Context<'_>, shard: PrewriteShard, after: Timestamp) -> PrewriteShard {
+        let mut request = (*shard.request).clone();
+        self.mode.fill_in(cx, &mut request, after, self.started_at);
+        let secondaries = self.locked_keys.iter().filter(|key| self.mode.prewrites_decide() && **key != self.primary);
+        PrewriteShard { request: Shared::new(request), secondaries: secondaries.map(Key::to_bytes).collect(), ..shard }
     }
 
     fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
         let mut any_prewritten = false;
         while let Some(end) = batches.next_finished(cx) {
-            match end.and_then(|prewritten| prewritten) {
-                Ok(Prewritten { has_primary }) => {
+            match end.map_err(|error| self.lost_track(error)).and_then(|prewritten| prewritten) {
+                Ok(Prewritten { has_primary, verdict }) => {
                     any_prewritten = true;
+                    self.decision.add(cx, verdict);
                     if has_primary && self.size_bytes > cx.config().heartbeat_txn_bytes {
                         self.start_heartbeat(cx);
                     }
@@ -209,12 +283,23 @@ impl Commit {
             // Absences were checked, and that was all.
             return self.done(Ok(CommitOutcome { commit_ts: None }));
         }
+        if let Some(commit_ts) = self.decision.commit_ts() {
+            return self.committed(cx, commit_ts, self.locked_keys.to_vec());
+        }
         let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
         if cx.config().has_canary(Canary::CommitTsWithoutPd) {
             let commit_ts = self.start_ts.next();
             return self.fetch_commit_ts(cx, fetch, |_, _| Poll::Ready(Ok(commit_ts)));
         }
         self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
+    }
+
+    /// The region of keys could not be found anew. Where prewrites decide, these keys may be locked for all one knows.
+    fn lost_track(&self, error: Error) -> Error {
+        if !self.mode.prewrites_decide() {
+            return error;
+        }
+        Error::Undetermined { start_ts: self.start_ts, primary: self.primary.clone(), cause: Box::new(error) }
     }
 
     fn fetch_commit_ts(
@@ -262,16 +347,21 @@ impl Commit {
                 self.phase = Phase::CommittingPrimary(commit);
                 Poll::Pending
             }
-            Poll::Ready(Ok(PrimaryCommitted { commit_ts, secondaries })) => {
-                self.spawn_secondaries(cx, commit_ts, secondaries);
-                self.heartbeat.cancel_all(cx);
-                self.done(Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
-            }
+            Poll::Ready(Ok(PrimaryCommitted { commit_ts, secondaries })) => self.committed(cx, commit_ts, secondaries),
             Poll::Ready(Err(error)) => {
                 let keys = self.locked_keys.to_vec();
                 self.fail(cx, error, keys)
             }
         }
+    }
+
+    /// It is decided. `keys` still carry locks.
+    fn committed(&mut self, cx: &mut Context<'_>, commit_ts: Timestamp, keys: Vec<Key>) -> Poll<End> {
+        if !self.decision.is_complete() {
+            self.spawn_secondaries(cx, commit_ts, keys);
+        }
+        self.heartbeat.cancel_all(cx);
+        self.done(Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
     }
 
     /// The only way to end with an error once something was sent. An outcome that is not known keeps its locks: to roll them
@@ -330,7 +420,7 @@ impl Commit {
     /// Once the primary is being committed, the answer to that will tell; before, there is nothing to wait for.
     fn on_primary_lost(&mut self, cx: &mut Context<'_>, error: Error) -> Poll<End> {
         match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Prewriting(mut batches) => {
+            Phase::Prewriting(mut batches) if !self.mode.prewrites_decide() => {
                 let keys = self.keys_sent(&batches);
                 batches.cancel_all(cx);
                 self.fail(cx, error, keys)
@@ -371,6 +461,7 @@ impl Machine for Commit {
         if mutations.is_empty() {
             return self.done(Ok(CommitOutcome { commit_ts: None }));
         }
+        self.mode = Mode::new(cx, &self.options, &mutations);
         if self.start_ts.is_zero() || self.start_ts == Timestamp::MAX {
             return self
                 .done(Err(Error::InvalidArgument("a transaction cannot commit without a start_ts of PD".into())));
@@ -400,6 +491,9 @@ impl Machine for Commit {
                     Poll::Pending
                 }
             },
+            Phase::FetchingMinCommitTs { fetch, groups, backoff } => {
+                self.fetch_min_commit_ts(cx, fetch, groups, backoff, |fetch, cx| fetch.handle(cx, token, event))
+            }
             Phase::Prewriting(mut batches) => {
                 batches.handle(cx, token, event);
                 self.on_prewrites(cx, batches)
@@ -417,15 +511,22 @@ impl Machine for Commit {
         }
     }
 
-    /// Before the first prewrite there is nothing to do. While nothing has decided the transaction, it is rolled back. Once
-    /// the primary is being committed, it is finished.
+    /// Before the first prewrite there is nothing to do. While nothing can have decided the transaction, it is rolled back.
+    /// Once something can, it is finished.
     fn abandon(&mut self, cx: &mut Context<'_>) -> Abandoned {
         if cx.config().has_canary(Canary::AbandonedCommitGoesOn) {
             return Abandoned::FinishInBackground;
         }
         let keys = match &self.phase {
-            Phase::Starting(_) | Phase::Grouping(_) | Phase::Ended => Vec::new(),
-            Phase::Prewriting(batches) => self.keys_sent(batches),
+            Phase::Starting(_) | Phase::Grouping(_) | Phase::FetchingMinCommitTs { .. } | Phase::Ended => Vec::new(),
+            Phase::Prewriting(batches) => {
+                let keys = self.keys_sent(batches);
+                let may_be_decided = self.mode.prewrites_decide() && keys.len() == self.locked_keys.len();
+                if may_be_decided && !cx.config().has_canary(Canary::AbandonedAsyncCommitRolledBack) {
+                    return Abandoned::FinishInBackground;
+                }
+                keys
+            }
             Phase::FetchingCommitTs(_) => self.locked_keys.to_vec(),
             Phase::CommittingPrimary(_) => return Abandoned::FinishInBackground,
         };

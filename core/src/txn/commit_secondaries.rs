@@ -1,10 +1,11 @@
-//! Commits the secondaries of a committed transaction, in the background.
+//! Commits the secondaries of a committed transaction, in the background; after an async commit, its primary as well.
 //!
 //! ```text
 //!   start ──► batches by region, side by side ──► all ended: done
 //! ```
 //!
-//! Nothing depends on it: whoever meets a lock that was left finds its primary committed, and commits it as well. Therefore
+//! Nothing depends on it: whoever meets a lock that was left finds its primary committed, or all keys of an async commit
+//! locked, and commits it as well. Therefore
 //! nothing is repeated beyond the budget, no deadline of the caller counts, and failures are only observed. One of them
 //! should never happen and is worth an alarm: that a lock is gone although its primary has committed.
 //!
@@ -12,7 +13,7 @@
 
 use std::task::Poll;
 
-use tikv_proto::kvrpcpb::{CommitRequest, CommitRole};
+use tikv_proto::kvrpcpb::CommitRequest;
 
 use super::keys_call::KeysShard;
 use crate::backoff::budget;
@@ -44,7 +45,7 @@ impl CommitSecondaries {
             start_version: start_ts.version(),
             commit_version: commit_ts.version(),
             primary_key: primary.to_bytes(),
-            commit_role: CommitRole::Secondary.into(),
+            use_async_commit: secondaries.contains(primary),
             ..CommitRequest::default()
         };
         let config = cx.config();

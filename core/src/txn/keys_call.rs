@@ -114,7 +114,9 @@ impl<R: KeysRequest> Machine for KeysCall<R> {
 
 impl KeysRequest for kvrpcpb::CommitRequest {
     fn with_keys(&self, keys: Vec<Bytes>) -> Self {
-        kvrpcpb::CommitRequest { keys, ..self.clone() }
+        let has_primary = keys.contains(&self.primary_key);
+        let role = if has_primary { kvrpcpb::CommitRole::Primary } else { kvrpcpb::CommitRole::Secondary };
+        kvrpcpb::CommitRequest { keys, commit_role: role.into(), ..self.clone() }
     }
 
     fn refusal(response: kvrpcpb::CommitResponse) -> Option<KeyError> {

@@ -19,6 +19,7 @@ mod commit;
 mod commit_primary;
 mod commit_secondaries;
 mod commit_ts;
+mod decision;
 mod heartbeat;
 mod keys_call;
 mod lock_ttl;

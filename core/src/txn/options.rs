@@ -26,8 +26,17 @@ pub struct CommitOptions {
     pub assertion_level: AssertionLevel,
     /// What to do about locks of others. Default: resolve them. client-go: `SetPrewriteEncounterLockPolicy`.
     pub on_lock: OnLock,
-    /// Whether the order of commits need only follow causes, not real time. Means something only to commits that take no
-    /// timestamp from PD. Default: no. client-go: `SetCausalConsistency`.
+    /// Whether the transaction may be committed as soon as all its keys are locked, at a timestamp which that yields: the
+    /// commit takes one round trip less, and the keys become visible in the background. Large transactions, and those with an
+    /// upper bound for the timestamp, with shared locks, or with keys that are checked and not locked, commit in two phases all
+    /// the same. Default: no. client-go:
+    /// `SetEnableAsyncCommit`.
+    pub async_commit: bool,
+    /// Whether a transaction of which all keys fit into one request may be committed by that request alone. Same exceptions,
+    /// but for the size. Default: no. client-go: `SetEnable1PC`.
+    pub one_phase_commit: bool,
+    /// Whether the order of commits need only follow causes, not real time: saves `async_commit` and `one_phase_commit` the
+    /// timestamp of PD which the commit must exceed. Default: no. client-go: `SetCausalConsistency`.
     pub causal_consistency: bool,
     /// What the commit timestamp must be like.
     pub commit_ts: CommitTsRules,
@@ -75,6 +84,8 @@ impl CommitOptions {
             sync_log: false,
             assertion_level: AssertionLevel::Off,
             on_lock: OnLock::default(),
+            async_commit: false,
+            one_phase_commit: false,
             causal_consistency: false,
             commit_ts: CommitTsRules::default(),
         }

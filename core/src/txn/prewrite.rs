@@ -13,6 +13,9 @@
 //!              └─ WaitingForLock
 //! ```
 //!
+//! Where prewrites [decide](super::decision), one that was never answered may have decided: its failure leaves the outcome open.
+//! An answer holds for every earlier attempt.
+//!
 //! A prewrite can be repeated: TiKV knows its own lock again. Every repetition says that it is one, also after a region
 //! has split, so that TiKV looks for what an earlier attempt may have left.
 //!
@@ -22,8 +25,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use tikv_proto::kvrpcpb::{self, Op, PrewriteRequest, PrewriteResponse};
 
+use super::decision::Verdict;
 use super::{Mutation, OnLock, refusal};
 use crate::backoff::{Backoff, BackoffKind};
 use crate::canary::Canary;
@@ -33,7 +38,7 @@ use crate::knowledge::regions::Region;
 use crate::lock::{ResolveLocks, Resolved, sleep_for_lock};
 use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::request::Shared;
-use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd};
+use crate::route::{CallEnd, CallError, CallOptions, Keyed, RegionCall, Shard, ShardEnd};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -53,10 +58,34 @@ pub(super) struct PrewriteShard {
     /// Keys in each region when they were first grouped. A resolver that meets a lock of a large transaction resolves the
     /// whole region.
     pub(super) region_keys: BTreeMap<u64, u64>,
+    /// All mutations of the transaction: one phase is enough only for a request that has them all.
+    pub(super) mutation_count: usize,
+    /// The locked keys but the primary.
+    pub(super) secondaries: Arc<[Bytes]>,
+}
+
+/// A mutation to be prewritten.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Outgoing {
+    pub(super) mutation: Mutation,
+    /// Whether an attempt that was not answered may have locked it.
+    maybe_locked: bool,
+}
+
+impl From<Mutation> for Outgoing {
+    fn from(mutation: Mutation) -> Self {
+        Outgoing { mutation, maybe_locked: false }
+    }
+}
+
+impl Keyed for Outgoing {
+    fn key(&self) -> &Key {
+        &self.mutation.key
+    }
 }
 
 impl Shard for PrewriteShard {
-    type Item = Mutation;
+    type Item = Outgoing;
     type Output = Result<Prewritten, Error>;
     type Child = PrewriteBatch;
 
@@ -64,17 +93,20 @@ impl Shard for PrewriteShard {
         &self,
         cx: &mut Context<'_>,
         region: Arc<Region>,
-        mutations: Vec<Mutation>,
+        items: Vec<Outgoing>,
         backoff: Backoff,
         is_retry: bool,
     ) -> PrewriteBatch {
+        let maybe_locked = items.iter().any(|item| item.maybe_locked);
+        let mutations: Vec<Mutation> = items.into_iter().map(|item| item.mutation).collect();
         // Once regions have changed the count is not known any more; the largest keeps resolvers from resolving too little.
         let region_keys = if is_retry { None } else { self.region_keys.get(&region.ver_id.id) };
-        let request = PrewriteRequest {
+        let mut request = PrewriteRequest {
             mutations: mutations.iter().map(Mutation::to_proto).collect(),
             txn_size: region_keys.copied().unwrap_or(u64::MAX),
             ..(*self.request).clone()
         };
+        self.choose_mode(cx, &mut request, maybe_locked);
         let request = falsified(cx, request);
         PrewriteBatch {
             region,
@@ -83,13 +115,14 @@ impl Shard for PrewriteShard {
             options: self.options.clone(),
             on_lock: self.on_lock,
             is_retry,
+            maybe_locked,
             resends: 0,
             phase: Phase::Starting(backoff),
         }
     }
 
-    fn weight(&self, mutation: &Mutation) -> usize {
-        mutation.size_bytes()
+    fn weight(&self, item: &Outgoing) -> usize {
+        item.mutation.size_bytes()
     }
 
     fn batch_limit(&self) -> usize {
@@ -98,6 +131,23 @@ impl Shard for PrewriteShard {
 
     fn deadline(&self) -> Time {
         self.options.deadline
+    }
+}
+
+impl PrewriteShard {
+    /// One phase is for a request with all mutations. If an earlier one of that kind may have been executed, its parts are
+    /// prewritten as for an async commit: then TiKV's answers tell the commit_ts, whether the parts are committed or locked.
+    fn choose_mode(&self, cx: &Context<'_>, request: &mut PrewriteRequest, maybe_locked: bool) {
+        let is_whole =
+            request.mutations.len() == self.mutation_count || cx.config().has_canary(Canary::OnePhaseInParts);
+        if request.try_one_pc && !is_whole {
+            request.try_one_pc = false;
+            request.use_async_commit |= maybe_locked;
+        }
+        let has_primary = || request.mutations.iter().any(|mutation| mutation.key == request.primary_lock);
+        if request.use_async_commit && has_primary() && !cx.config().has_canary(Canary::SecondariesNotNamed) {
+            request.secondaries = self.secondaries.to_vec();
+        }
     }
 }
 
@@ -116,6 +166,8 @@ fn falsified(cx: &Context<'_>, mut request: PrewriteRequest) -> PrewriteRequest 
 pub(super) struct Prewritten {
     /// Whether the primary is among them.
     pub(super) has_primary: bool,
+    /// What that means for the transaction.
+    pub(super) verdict: Verdict,
 }
 
 /// One batch; see the [module documentation](self).
@@ -128,6 +180,8 @@ pub(super) struct PrewriteBatch {
     on_lock: OnLock,
     /// Whether the mutations were in a request before.
     is_retry: bool,
+    /// Whether an attempt that was not answered may have been executed.
+    maybe_locked: bool,
     /// Requests sent again because of locks.
     resends: u32,
     phase: Phase,
@@ -151,12 +205,12 @@ phases! {
 }
 
 /// What TiKV's key errors amount to.
-enum Verdict {
+enum Obstacle {
     Locked(Vec<LockInfo>),
     Failed(Error),
 }
 
-type End = ShardEnd<Mutation, Result<Prewritten, Error>>;
+type End = ShardEnd<Outgoing, Result<Prewritten, Error>>;
 
 impl PrewriteBatch {
     /// The keys that no request of this transaction has named yet, provided that the batch has not been started.
@@ -184,47 +238,58 @@ impl PrewriteBatch {
     }
 
     fn on_end(&mut self, cx: &mut Context<'_>, end: CallEnd<PrewriteResponse>) -> Poll<End> {
+        self.maybe_locked |= end.maybe_executed;
         if let Err(CallError::Relocate(_)) = end.result {
             self.phase = Phase::Ended;
-            return Poll::Ready(ShardEnd::Relocate {
-                items: std::mem::take(&mut self.mutations),
-                backoff: end.backoff,
-            });
+            let maybe_locked = self.maybe_locked;
+            let mutations = std::mem::take(&mut self.mutations).into_iter();
+            let items = mutations.map(|mutation| Outgoing { mutation, maybe_locked }).collect();
+            return Poll::Ready(ShardEnd::Relocate { items, backoff: end.backoff });
         }
         let backoff = end.backoff.clone();
         match end.into_result("Prewrite") {
             Ok(response) => self.on_response(cx, response, backoff),
-            Err(error) => self.done(Err(error)),
+            Err(error) => self.fail(cx, error),
         }
     }
 
     fn on_response(&mut self, cx: &mut Context<'_>, response: PrewriteResponse, backoff: Backoff) -> Poll<End> {
-        if response.one_pc_commit_ts != 0 {
-            return self.committed_unasked(response.one_pc_commit_ts);
+        self.maybe_locked = false;
+        let [min_commit_ts, commit_ts] =
+            [response.min_commit_ts, response.one_pc_commit_ts].map(Timestamp::from_version);
+        if !commit_ts.is_zero() && (!self.request.try_one_pc || commit_ts <= self.start_ts()) {
+            return self.contradiction(format!("committed in one phase, unasked or too early, at {commit_ts}"));
         }
         if response.errors.is_empty() {
-            return self.prewritten();
+            let by_primary = min_commit_ts.is_zero() || !self.request.use_async_commit;
+            return match commit_ts {
+                Timestamp::ZERO if by_primary => self.prewritten(Verdict::Locked),
+                Timestamp::ZERO if min_commit_ts <= self.start_ts() => {
+                    self.contradiction(format!("locked to commit at {min_commit_ts}"))
+                }
+                Timestamp::ZERO => self.prewritten(Verdict::LockedToCommit(min_commit_ts)),
+                commit_ts => self.prewritten(Verdict::Committed(commit_ts)),
+            };
         }
-        match self.verdict(response.errors) {
-            Verdict::Failed(Error::WriteConflict(_)) if cx.config().has_canary(Canary::ConflictsIgnored) => {
-                self.prewritten()
+        match self.obstacle(response.errors) {
+            Obstacle::Failed(Error::WriteConflict(_)) if cx.config().has_canary(Canary::ConflictsIgnored) => {
+                self.prewritten(Verdict::Locked)
             }
-            Verdict::Failed(error) => self.done(Err(error)),
-            Verdict::Locked(locks) => self.resolve(cx, locks, backoff),
+            Obstacle::Failed(error) => self.done(Err(error)),
+            Obstacle::Locked(locks) => self.resolve(cx, locks, backoff),
         }
     }
 
-    /// TiKV says that it has committed the transaction in one phase, which it was not asked to do.
-    fn committed_unasked(&mut self, commit_ts: u64) -> Poll<End> {
+    /// TiKV says what cannot be.
+    fn contradiction(&mut self, detail: String) -> Poll<End> {
         let (start_ts, primary) = (self.start_ts(), self.primary());
-        let detail = format!("committed in one phase, unasked, at {commit_ts}").into();
-        let cause = Box::new(Error::Contradiction { start_ts, detail });
+        let cause = Box::new(Error::Contradiction { start_ts, detail: detail.into() });
         self.done(Err(Error::Undetermined { start_ts, primary, cause }))
     }
 
     /// Of several errors one that settles the matter counts most, then locks, then a failed assertion: that one may be a
     /// mere consequence of a conflict.
-    fn verdict(&self, errors: Vec<kvrpcpb::KeyError>) -> Verdict {
+    fn obstacle(&self, errors: Vec<kvrpcpb::KeyError>) -> Obstacle {
         let mut locks = Vec::new();
         let mut failed_assertion = None;
         for mut error in errors {
@@ -234,15 +299,15 @@ impl PrewriteBatch {
             }
             match KeyError::from_proto(error) {
                 KeyError::AssertionFailed(failed) => failed_assertion = failed_assertion.or(Some(failed)),
-                other => return Verdict::Failed(self.failure(other)),
+                other => return Obstacle::Failed(self.failure(other)),
             }
         }
         if let Some(error) = locks.iter().find_map(|lock| self.hopeless(lock)) {
-            return Verdict::Failed(error);
+            return Obstacle::Failed(error);
         }
         match failed_assertion {
-            Some(failed) if locks.is_empty() => Verdict::Failed(Error::AssertionFailed(failed)),
-            _ => Verdict::Locked(locks),
+            Some(failed) if locks.is_empty() => Obstacle::Failed(Error::AssertionFailed(failed)),
+            _ => Obstacle::Locked(locks),
         }
     }
 
@@ -281,7 +346,7 @@ impl PrewriteBatch {
     }
 
     fn resolve(&mut self, cx: &mut Context<'_>, locks: Vec<LockInfo>, backoff: Backoff) -> Poll<End> {
-        let Some(lock) = locks.first().cloned() else { return self.prewritten() };
+        let Some(lock) = locks.first().cloned() else { return self.prewritten(Verdict::Locked) };
         let mut resolve = ResolveLocks::for_write(self.start_ts(), locks, self.options.clone(), backoff);
         match resolve.start(cx) {
             Poll::Ready(resolved) => self.on_resolved(cx, &lock, resolved),
@@ -317,10 +382,20 @@ impl PrewriteBatch {
         self.request.primary_lock.clone().into()
     }
 
-    fn prewritten(&mut self) -> Poll<End> {
+    fn prewritten(&mut self, verdict: Verdict) -> Poll<End> {
         let primary = &self.request.primary_lock;
         let has_primary = self.mutations.iter().any(|mutation| mutation.key.as_slice() == &primary[..]);
-        self.done(Ok(Prewritten { has_primary }))
+        self.done(Ok(Prewritten { has_primary, verdict }))
+    }
+
+    /// The only way to fail without an answer. What may have decided the transaction leaves its outcome open.
+    fn fail(&mut self, cx: &Context<'_>, error: Error) -> Poll<End> {
+        let decides = self.request.use_async_commit || self.request.try_one_pc;
+        if !decides || !self.maybe_locked || cx.config().has_canary(Canary::UndeterminedPrewriteMasked) {
+            return self.done(Err(error));
+        }
+        let (start_ts, primary) = (self.start_ts(), self.primary());
+        self.done(Err(Error::Undetermined { start_ts, primary, cause: Box::new(error) }))
     }
 
     fn done(&mut self, result: Result<Prewritten, Error>) -> Poll<End> {

@@ -92,6 +92,16 @@ options! {
     think_us: 0..=10_000_000;
     /// The time after which a connection on which nothing comes is broken off, in ms.
     connection_timeout_ms: 10..=1_000_000;
+    /// How many transactions in a thousand may commit asynchronously.
+    async_commit_permille: 0..=1000;
+    /// How many may commit in one phase.
+    one_phase_permille: 0..=1000;
+    /// How many need no order in real time.
+    causal_permille: 0..=1000;
+    /// See [`Config::async_commit_max_keys`].
+    async_commit_max_keys: 0..=1024;
+    /// See [`Config::async_commit_safe_window`], in ms.
+    async_commit_safe_window_ms: 0..=1_000_000;
     /// How many operations in a thousand have a deadline.
     deadline_permille: 0..=1000;
     /// How far off a deadline is at most, in ms.
@@ -151,9 +161,16 @@ impl Options {
             jitter_us: draw.log(1, 5_000),
             think_us: draw.one_of(&[0, 0, 1_000, 50_000, 1_000_000]),
             clock_skew_ms: draw.one_of(&[0, 100, 10_000, 1_000_000]),
+            async_commit_permille: draw.one_of(&[0, 500, 1_000]),
+            one_phase_permille: draw.one_of(&[0, 0, 300, 1_000]),
+            causal_permille: draw.one_of(&[0, 0, 500]),
             ..default
         };
         // Each setting by itself may be an unusual one.
+        let max_keys = draw.log(1, 32);
+        draw.sometimes(&mut options.async_commit_max_keys, max_keys);
+        let safe_window = draw.log(1, 2_000);
+        draw.sometimes(&mut options.async_commit_safe_window_ms, safe_window);
         let batch_bytes = draw.log(1, 2_000);
         draw.sometimes(&mut options.txn_batch_bytes, batch_bytes);
         let concurrency = draw.log(1, 16);
@@ -190,6 +207,11 @@ impl Options {
             jitter_us: 500,
             think_us: 0,
             connection_timeout_ms: 10_000,
+            async_commit_permille: 0,
+            one_phase_permille: 0,
+            causal_permille: 0,
+            async_commit_max_keys: count(config.async_commit_max_keys),
+            async_commit_safe_window_ms: ms(config.async_commit_safe_window),
             deadline_permille: 0,
             deadline_ms: 10_000,
             clock_skew_ms: 0,
@@ -221,6 +243,8 @@ impl Options {
         config.call_timeout = ms(self.call_timeout_ms);
         config.batch_call_timeout = ms(self.call_timeout_ms.saturating_mul(2));
         config.pd_timeout = ms(self.pd_timeout_ms);
+        config.async_commit_max_keys = self.async_commit_max_keys as usize;
+        config.async_commit_safe_window = ms(self.async_commit_safe_window_ms);
         config.lock_ttl = ms(self.lock_ttl_ms);
         config.managed_lock_ttl = ms(self.managed_lock_ttl_ms);
         config.heartbeat_txn_bytes = self.heartbeat_txn_bytes.into();

@@ -205,8 +205,7 @@ impl Data {
         for modify in batch.modifies {
             match modify {
                 Modify::PutLock(key, lock) => {
-                    let start_ts = lock.exclusive().map_or(Timestamp::ZERO, |lock| lock.start_ts);
-                    self.journal.add(|| Change::Locked { key: key.clone(), start_ts });
+                    self.journal.add_lock(&key, lock.exclusive());
                     self.memory_locks.remove(&key);
                     self.records.entry(key).or_default().lock = Some(lock);
                 }
@@ -216,11 +215,11 @@ impl Data {
                     self.edit(&key, |record| record.lock = None);
                 }
                 Modify::PessimisticLock(key, lock) if in_memory => {
-                    self.journal.add(|| Change::Locked { key: key.clone(), start_ts: lock.start_ts });
+                    self.journal.add_lock(&key, Some(&lock));
                     self.memory_locks.insert(key, lock);
                 }
                 Modify::PessimisticLock(key, lock) => {
-                    self.journal.add(|| Change::Locked { key: key.clone(), start_ts: lock.start_ts });
+                    self.journal.add_lock(&key, Some(&lock));
                     self.records.entry(key).or_default().lock = Some(KeyLock::Exclusive(lock));
                 }
                 Modify::PutValue(key, start_ts, value) => {

@@ -5,6 +5,7 @@ use tikv_core::key::Key;
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::Op;
 
+use super::lock::Lock;
 use super::write::{Write, WriteKind};
 
 /// A change of the stored data. See [`Storage::enable_journal`](super::Storage::enable_journal).
@@ -14,8 +15,10 @@ pub enum Change {
     Locked {
         /// The key.
         key: Key,
-        /// The transaction; zero if several share the lock.
+        /// The transaction that locked it; zero for several, which share it.
         start_ts: Timestamp,
+        /// If the lock is one of an async commit: its min_commit_ts.
+        async_commit: Option<Timestamp>,
     },
     /// The key has no lock any more.
     Unlocked {
@@ -61,6 +64,15 @@ impl Journal {
         if let Some(changes) = &mut self.0 {
             changes.push(change());
         }
+    }
+
+    /// `lock`: unless it is shared.
+    pub(super) fn add_lock(&mut self, key: &Key, lock: Option<&Lock>) {
+        self.add(|| {
+            let start_ts = lock.map_or(Timestamp::ZERO, |lock| lock.start_ts);
+            let async_commit = lock.filter(|lock| lock.use_async_commit).map(|lock| lock.min_commit_ts);
+            Change::Locked { key: key.clone(), start_ts, async_commit }
+        });
     }
 
     /// `replaced` is the record that was there before: one that only gets another flag is nothing new.

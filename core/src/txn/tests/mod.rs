@@ -9,6 +9,7 @@ mod background;
 mod commit;
 mod commit_ts;
 mod deadline;
+mod decided_by_prewrites;
 mod heartbeat;
 mod mutations;
 mod prewrite;

@@ -1,7 +1,8 @@
 //! What really became of transactions, and whether clients were told so.
 //!
 //! A transaction is committed when its primary is; from then on all its writes count, whether the other keys still carry
-//! locks or not. That is what makes the checks exact: readers must see the writes from that moment on.
+//! locks or not. An async commit is committed as soon as all its keys carry locks of its kind, and at the largest min_commit_ts
+//! of these, whatever its client knows. That is what makes the checks exact: readers must see the writes from that moment on.
 //!
 //! Kept is what can still be asked for: of each key the versions that an open transaction can see, of each transaction what
 //! it wrote until it has ended on all its keys and its client was told.
@@ -28,6 +29,17 @@ pub(in crate::simulate) enum End {
     Died,
     /// The client lost interest: what has been begun may be finished or taken back.
     Cancelled,
+}
+
+/// What a prewrite may lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::simulate) enum Deciding {
+    /// The primary decides.
+    Primary,
+    /// All locks together decide: async commit.
+    AllLocks,
+    /// The request decides: one-phase commit.
+    Request,
 }
 
 /// The truth about all transactions. See the [module](self).
@@ -67,8 +79,16 @@ struct Txn {
     writes: BTreeMap<Key, Write>,
     /// Keys on which it has not ended yet.
     left: usize,
-    /// Whether the request that commits the primary has ever left its client.
+    /// Whether a request that may decide has ever left its client.
     may_commit: bool,
+    /// Whether it was asked to be committed in one phase, with which no key is the first.
+    one_phase: bool,
+    /// Whether its prewrites decided it: it may have the commit_ts that is the start_ts of another transaction.
+    by_prewrites: bool,
+    /// Whether what begins after it was acknowledged must have a greater timestamp.
+    in_real_time: bool,
+    /// The min_commit_ts of locks that decide together.
+    locks: BTreeMap<Key, Timestamp>,
     committed: Option<Timestamp>,
     /// What its client knows.
     end: Option<End>,
@@ -116,7 +136,13 @@ impl History {
     }
 
     /// A client begins to commit.
-    pub(in crate::simulate) fn begin_commit(&mut self, start_ts: Timestamp, primary: Key, mutations: &[Mutation]) {
+    pub(in crate::simulate) fn begin_commit(
+        &mut self,
+        start_ts: Timestamp,
+        primary: Key,
+        mutations: &[Mutation],
+        in_real_time: bool,
+    ) {
         let locking = mutations.iter().filter(|mutation| mutation.leaves_lock());
         let writes: BTreeMap<Key, Write> = locking
             .map(|mutation| {
@@ -124,7 +150,18 @@ impl History {
                 (mutation.key.clone(), write)
             })
             .collect();
-        let txn = Txn { primary, left: writes.len(), writes, may_commit: false, committed: None, end: None };
+        let txn = Txn {
+            primary,
+            left: writes.len(),
+            writes,
+            may_commit: false,
+            one_phase: false,
+            by_prewrites: false,
+            in_real_time,
+            locks: BTreeMap::new(),
+            committed: None,
+            end: None,
+        };
         self.txns.insert(start_ts, txn);
     }
 
@@ -136,8 +173,14 @@ impl History {
     }
 
     /// A request that locks leaves its client.
-    pub(in crate::simulate) fn prewrite_sent(&self, start_ts: Timestamp) -> Check {
-        let runs = self.txns.get(&start_ts).is_some_and(|txn| txn.end.is_none());
+    pub(in crate::simulate) fn prewrite_sent(&mut self, start_ts: Timestamp, deciding: Deciding) -> Check {
+        let runs = self.txns.get_mut(&start_ts).is_some_and(|txn| {
+            // What may be decided is finished without its owner.
+            let runs = txn.end.is_none() || (txn.end == Some(End::Cancelled) && txn.may_commit);
+            txn.may_commit |= deciding != Deciding::Primary;
+            txn.one_phase |= deciding == Deciding::Request;
+            runs
+        });
         ensure(runs, Rule::SilentAfterCancel, || format!("transaction {start_ts} has ended, and locks keys"))
     }
 
@@ -146,7 +189,7 @@ impl History {
         self.close(start_ts);
         let Some(txn) = self.txns.get_mut(&start_ts) else { return Ok(()) };
         txn.end = Some(end);
-        let (committed, may_commit) = (txn.committed, txn.may_commit);
+        let Txn { committed, may_commit, by_prewrites, in_real_time, .. } = *txn;
         match end {
             End::Committed(None) => ensure(txn.writes.is_empty(), Rule::ReportedOutcome, || {
                 format!("transaction {start_ts} is said to have written nothing")
@@ -155,7 +198,10 @@ impl History {
                 ensure(committed == Some(commit_ts), Rule::ReportedOutcome, || {
                     format!("transaction {start_ts} is said to be committed at {commit_ts}, but is {committed:?}")
                 })?;
-                self.acknowledged = self.acknowledged.max(commit_ts);
+                let before = if by_prewrites { commit_ts.version() - 1 } else { commit_ts.version() };
+                if in_real_time {
+                    self.acknowledged = self.acknowledged.max(Timestamp::from_version(before));
+                }
             }
             End::RolledBack => ensure(committed.is_none(), Rule::ReportedOutcome, || {
                 format!("transaction {start_ts} is said to be rolled back, but is committed at {committed:?}")
@@ -227,9 +273,9 @@ impl History {
     /// The data has changed.
     pub(in crate::simulate) fn observe(&mut self, change: &Change) -> Check {
         match change {
-            Change::Locked { key, .. } => {
+            Change::Locked { key, start_ts, async_commit } => {
                 self.locked.insert(key.clone());
-                Ok(())
+                async_commit.map_or(Ok(()), |min_commit_ts| self.locked_to_commit(key, *start_ts, min_commit_ts))
             }
             Change::Unlocked { key } => {
                 self.locked.remove(key);
@@ -241,7 +287,23 @@ impl History {
         }
     }
 
-    fn rolled_back(&self, key: &Key, start_ts: Timestamp) -> Check {
+    /// A key carries a lock of an async commit. The last of them decides.
+    fn locked_to_commit(&mut self, key: &Key, start_ts: Timestamp, min_commit_ts: Timestamp) -> Check {
+        let Some(txn) = self.txns.get_mut(&start_ts).filter(|txn| txn.writes.contains_key(key)) else { return Ok(()) };
+        txn.locks.insert(key.clone(), min_commit_ts);
+        if txn.committed.is_some() || txn.locks.len() < txn.writes.len() {
+            return Ok(());
+        }
+        let commit_ts = txn.locks.values().max().copied().unwrap_or_default();
+        txn.committed = Some(commit_ts);
+        txn.by_prewrites = true;
+        self.decide(start_ts, commit_ts)
+    }
+
+    fn rolled_back(&mut self, key: &Key, start_ts: Timestamp) -> Check {
+        if let Some(txn) = self.txns.get_mut(&start_ts) {
+            txn.locks.remove(key);
+        }
         let txn = self.txns.get(&start_ts).filter(|txn| txn.committed.is_some() && txn.writes.contains_key(key));
         ensure(txn.is_none(), Rule::OneCommitTs, || {
             format!("committed transaction {start_ts} is rolled back on {key:?}")
@@ -256,7 +318,8 @@ impl History {
             );
         };
         let is_decided = txn.committed.is_some();
-        ensure(is_decided || txn.primary == *key, Rule::PrimaryFirst, || {
+        txn.by_prewrites |= txn.one_phase && !is_decided && !txn.locks.contains_key(key);
+        ensure(is_decided || txn.primary == *key || txn.by_prewrites, Rule::PrimaryFirst, || {
             format!("transaction {start_ts} is committed on {key:?} before its primary {:?}", txn.primary)
         })?;
         let decided = *txn.committed.get_or_insert(commit_ts);
@@ -321,6 +384,8 @@ impl History {
         let settled = match txn.end {
             None => false,
             Some(End::RolledBack) => true,
+            // Prewrites that decide are repeated without their owner, also after they have decided.
+            Some(End::Cancelled) if txn.by_prewrites || txn.one_phase => false,
             Some(_) if txn.committed.is_some() => txn.left == 0,
             Some(End::Undetermined | End::Died) => !txn.may_commit,
             Some(End::Cancelled) => false,

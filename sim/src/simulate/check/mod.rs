@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-pub(super) use self::history::{End, History};
+pub(super) use self::history::{Deciding, End, History};
 pub(super) use self::raw::RawHistory;
 
 /// A rule of the protocol, or of the simulation.
@@ -22,7 +22,7 @@ pub enum Rule {
     NoOverlap,
     /// A transaction commits at one timestamp on all its keys, and on no others.
     OneCommitTs,
-    /// A transaction is committed on its primary first.
+    /// A transaction is committed on its primary first, unless its prewrites decide.
     PrimaryFirst,
     /// What begins after something was acknowledged has a greater timestamp.
     RealTimeOrder,

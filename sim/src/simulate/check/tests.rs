@@ -9,7 +9,7 @@ use tikv_core::timestamp::Timestamp;
 use tikv_core::txn::Mutation;
 use tikv_proto::kvrpcpb::Op;
 
-use super::{Check, End, History, RawHistory, Rule};
+use super::{Check, Deciding, End, History, RawHistory, Rule};
 use crate::storage::Change;
 
 fn ts(version: u64) -> Timestamp {
@@ -36,8 +36,8 @@ fn assert_broken(check: Check, rule: Rule) {
 /// A transaction that was begun before all others asks to be committed.
 fn commits(history: &mut History, start: u64, mutations: &[Mutation]) {
     assert_eq!(history.begin(ts(start), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(start), mutations[0].key.clone(), mutations);
-    assert_eq!(history.prewrite_sent(ts(start)), Ok(()));
+    history.begin_commit(ts(start), mutations[0].key.clone(), mutations, true);
+    assert_eq!(history.prewrite_sent(ts(start), Deciding::Primary), Ok(()));
     history.commit_sent(ts(start));
 }
 
@@ -189,7 +189,7 @@ fn what_is_inserted_was_absent() {
 #[test]
 fn no_lock_is_left_over() {
     let mut history = history();
-    assert_eq!(history.observe(&Change::Locked { key: key("b"), start_ts: ts(10) }), Ok(()));
+    assert_eq!(history.observe(&Change::Locked { key: key("b"), start_ts: ts(10), async_commit: None }), Ok(()));
     assert_broken(history.check_settled(), Rule::LocksResolved);
     assert_eq!(history.observe(&Change::Unlocked { key: key("b") }), Ok(()));
     assert_broken(history.check_settled(), Rule::OneCommitTs);

@@ -14,7 +14,7 @@ use tikv_proto::kvrpcpb::CommitRole;
 use super::request_facts::{facts, keys};
 use super::{Ailment, Event, StoreMessage, World, fault};
 use crate::cluster::{Served, StoreReply, region_error};
-use crate::simulate::check::Check;
+use crate::simulate::check::{Check, Deciding};
 use crate::simulate::client::ClientId;
 use crate::simulate::network::Way;
 use crate::simulate::trace::{Entry, More, Node, TraceKind};
@@ -90,7 +90,12 @@ impl World {
     fn check_sent(&mut self, request: &Request) -> Check {
         match request {
             Request::Prewrite(prewrite) => {
-                self.history.prewrite_sent(Timestamp::from_version(prewrite.start_version))?;
+                let deciding = match (prewrite.try_one_pc, prewrite.use_async_commit) {
+                    (true, _) => Deciding::Request,
+                    (false, true) => Deciding::AllLocks,
+                    (false, false) => Deciding::Primary,
+                };
+                self.history.prewrite_sent(Timestamp::from_version(prewrite.start_version), deciding)?;
             }
             Request::Commit(commit) if commit.commit_role() == CommitRole::Primary => {
                 self.history.commit_sent(Timestamp::from_version(commit.start_version));

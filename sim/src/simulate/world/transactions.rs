@@ -16,6 +16,7 @@ use tikv_core::txn::{Buffered, Commit, CommitOptions, CommitOutcome, Transaction
 use super::{Phase, World};
 use crate::simulate::check::{Check, End, Rule, broken, ensure};
 use crate::simulate::client::Running;
+use crate::simulate::options::Options;
 use crate::simulate::session::{Open, Reading, State, What};
 use crate::simulate::trace::{Entry, More, Node, TraceKind};
 use crate::simulate::workload::{Script, Step, Task};
@@ -141,8 +142,8 @@ impl World {
         self.note_begin(index, session, start_ts);
         self.history.begin(start_ts, floor)?;
         let started_at = self.local_now(index);
-        let txn =
-            Transaction::new(self.config_of(index), start_ts, started_at, CommitOptions::new(self.config_of(index)));
+        let options = self.commit_options(index, session);
+        let txn = Transaction::new(self.config_of(index), start_ts, started_at, options);
         let open = Open { txn, script, read_through: ReadThrough::new(start_ts), reading: Reading::default() };
         self.next_step(index, session, Box::new(open))
     }
@@ -281,6 +282,17 @@ impl World {
 
     // ---- Committing ----
 
+    fn commit_options(&mut self, index: usize, session: usize) -> CommitOptions {
+        let mut options = CommitOptions::new(self.config_of(index));
+        let Options { async_commit_permille, one_phase_permille, causal_permille, .. } = self.scenario.options;
+        let rng = &mut self.clients[index].sessions[session].rng;
+        let mut chance = |permille: u32| rng.below(1000) < permille.into();
+        options.async_commit = chance(async_commit_permille);
+        options.one_phase_commit = chance(one_phase_permille);
+        options.causal_consistency = chance(causal_permille);
+        options
+    }
+
     fn commit(&mut self, index: usize, session: usize, mut open: Box<Open>) -> Check {
         let deadline = self.deadline_of_next(index, session);
         let start_ts = open.txn.start_ts();
@@ -292,7 +304,8 @@ impl World {
             Err(error) => return broken(Rule::PlausibleError, format!("transaction {start_ts}: {error}")),
         };
         if let Some(primary) = request.mutations.primary().cloned() {
-            self.history.begin_commit(start_ts, primary, request.mutations.as_slice());
+            let in_real_time = !request.options.causal_consistency;
+            self.history.begin_commit(start_ts, primary, request.mutations.as_slice(), in_real_time);
         }
         self.clients[index].sessions[session].state = State::Committing(Box::new(open.txn));
         self.start(index, session, Operation::Commit(Commit::new(request)), deadline);
