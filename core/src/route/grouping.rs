@@ -73,7 +73,12 @@ impl<I: Keyed> Grouping<I> {
         self
     }
 
-    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
+    /// The items that are not done with.
+    pub(super) fn items(&self) -> impl Iterator<Item = &I> {
+        self.groups.iter().flat_map(|group| &group.items).chain(&self.items)
+    }
+
+    fn locate_next(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
         while let Some(next) = self.items.last() {
             let locate = Locate::new(Place::Of(next.key().clone()), self.backoff.take());
             let mut locate = locate.with_deadline(self.deadline);
@@ -115,7 +120,7 @@ impl<I: Keyed> Machine for Grouping<I> {
     type Output = Grouped<I>;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
-        self.advance(cx)
+        self.locate_next(cx)
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Grouped<I>> {
@@ -126,7 +131,7 @@ impl<I: Keyed> Machine for Grouping<I> {
                 Poll::Pending
             }
             Poll::Ready(located) => match self.take_group(located) {
-                Ok(()) => self.advance(cx),
+                Ok(()) => self.locate_next(cx),
                 Err(error) => self.done(Err(error)),
             },
         }

@@ -166,6 +166,12 @@ impl<R: StoreRequest> RegionCall<R> {
         self
     }
 
+    /// Whether an attempt may have been executed whose answer has not come.
+    #[must_use]
+    pub fn may_be_executed(&self) -> bool {
+        self.maybe_executed || matches!(self.phase, Phase::Calling { .. })
+    }
+
     fn new(target: Target, request: Shared<R>, options: CallOptions, backoff: Backoff) -> Self {
         RegionCall {
             target,

@@ -150,6 +150,15 @@ impl<S: Shard> Sharded<S> {
         None
     }
 
+    /// Whether any child that has not ended, or any item that is being located, is like that.
+    pub fn any_unfinished(&self, child: impl Fn(&S::Child) -> bool, item: impl Fn(&S::Item) -> bool) -> bool {
+        let mut tasks = self.tasks.waiting().chain(self.tasks.running()).map(|(_, task)| task);
+        tasks.any(|task| match task {
+            Task::Child(one) => child(one),
+            Task::Grouping { grouping, .. } => grouping.items().any(&item),
+        })
+    }
+
     /// The children that have not been started.
     pub fn waiting(&self) -> impl Iterator<Item = &S::Child> {
         self.tasks.waiting().filter_map(|(_, task)| match task {

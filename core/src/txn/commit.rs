@@ -49,7 +49,7 @@ use super::commit_ts::FetchCommitTs;
 use super::decision::{Decision, Mode};
 use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
-use super::prewrite::{Outgoing, PrewriteBatch, PrewriteShard, Prewritten};
+use super::prewrite::{NotPrewritten, Outgoing, PrewriteBatch, PrewriteShard, Prewritten};
 use super::{CommitOptions, Mutation, Mutations};
 use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
@@ -252,7 +252,9 @@ impl Commit {
     fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
         let mut any_prewritten = false;
         while let Some(end) = batches.next_finished(cx) {
-            match end.map_err(|error| self.lost_track(error)).and_then(|prewritten| prewritten) {
+            // Of keys whose region could not be found anew nothing is known.
+            let end = end.unwrap_or_else(|error| Err(NotPrewritten { error, maybe_locked: true }));
+            match end {
                 Ok(Prewritten { has_primary, verdict }) => {
                     any_prewritten = true;
                     self.decision.add(cx, verdict);
@@ -260,12 +262,15 @@ impl Commit {
                         self.start_heartbeat(cx);
                     }
                 }
-                Err(error @ Error::AssertionFailed(_)) => {
+                Err(NotPrewritten { error: error @ Error::AssertionFailed(_), .. }) => {
                     self.failed_assertion.get_or_insert(error);
                 }
-                Err(error) => {
+                Err(NotPrewritten { error, maybe_locked }) => {
                     let keys = self.keys_sent(&batches);
+                    let maybe_decided = maybe_locked && self.maybe_decided(&batches);
                     batches.cancel_all(cx);
+                    let is_masked = cx.config().has_canary(Canary::UndeterminedPrewriteMasked);
+                    let error = if maybe_decided && !is_masked { self.undetermined(error) } else { error };
                     return self.fail(cx, error, keys);
                 }
             }
@@ -294,12 +299,17 @@ impl Commit {
         self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
     }
 
-    /// The region of keys could not be found anew. Where prewrites decide, these keys may be locked for all one knows.
-    fn lost_track(&self, error: Error) -> Error {
-        if !self.mode.prewrites_decide() {
-            return error;
+    /// Whether prewrites may have decided: not if there are keys that are certainly not locked.
+    fn maybe_decided(&self, batches: &Sharded<PrewriteShard>) -> bool {
+        let not_locked = || batches.any_unfinished(|batch| !batch.may_be_locked(), |item| !item.maybe_locked);
+        self.mode.prewrites_decide() && self.failed_assertion.is_none() && !not_locked()
+    }
+
+    fn undetermined(&self, cause: Error) -> Error {
+        if cause.is_undetermined() {
+            return cause;
         }
-        Error::Undetermined { start_ts: self.start_ts, primary: self.primary.clone(), cause: Box::new(error) }
+        Error::Undetermined { start_ts: self.start_ts, primary: self.primary.clone(), cause: Box::new(cause) }
     }
 
     fn fetch_commit_ts(
@@ -521,8 +531,7 @@ impl Machine for Commit {
             Phase::Starting(_) | Phase::Grouping(_) | Phase::FetchingMinCommitTs { .. } | Phase::Ended => Vec::new(),
             Phase::Prewriting(batches) => {
                 let keys = self.keys_sent(batches);
-                let may_be_decided = self.mode.prewrites_decide() && keys.len() == self.locked_keys.len();
-                if may_be_decided && !cx.config().has_canary(Canary::AbandonedAsyncCommitRolledBack) {
+                if self.maybe_decided(batches) && !cx.config().has_canary(Canary::AbandonedAsyncCommitRolledBack) {
                     return Abandoned::FinishInBackground;
                 }
                 keys

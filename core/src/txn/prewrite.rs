@@ -69,7 +69,7 @@ pub(super) struct PrewriteShard {
 pub(super) struct Outgoing {
     pub(super) mutation: Mutation,
     /// Whether an attempt that was not answered may have locked it.
-    maybe_locked: bool,
+    pub(super) maybe_locked: bool,
 }
 
 impl From<Mutation> for Outgoing {
@@ -86,7 +86,7 @@ impl Keyed for Outgoing {
 
 impl Shard for PrewriteShard {
     type Item = Outgoing;
-    type Output = Result<Prewritten, Error>;
+    type Output = Result<Prewritten, NotPrewritten>;
     type Child = PrewriteBatch;
 
     fn child(
@@ -170,6 +170,14 @@ pub(super) struct Prewritten {
     pub(super) verdict: Verdict,
 }
 
+/// Why a batch is not prewritten, as far as one knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NotPrewritten {
+    pub(super) error: Error,
+    /// Whether an attempt that was not answered may have been executed.
+    pub(super) maybe_locked: bool,
+}
+
 /// One batch; see the [module documentation](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PrewriteBatch {
@@ -210,13 +218,18 @@ enum Obstacle {
     Failed(Error),
 }
 
-type End = ShardEnd<Outgoing, Result<Prewritten, Error>>;
+type End = ShardEnd<Outgoing, Result<Prewritten, NotPrewritten>>;
 
 impl PrewriteBatch {
     /// The keys that no request of this transaction has named yet, provided that the batch has not been started.
     pub(super) fn keys_never_sent(&self) -> impl Iterator<Item = &Key> {
         let mutations = if self.is_retry { &[] } else { self.mutations.as_slice() };
         mutations.iter().map(|mutation| &mutation.key)
+    }
+
+    /// Whether its keys may be locked.
+    pub(super) fn may_be_locked(&self) -> bool {
+        self.maybe_locked || matches!(&self.phase, Phase::Calling(call) if call.may_be_executed())
     }
 
     fn start_ts(&self) -> Timestamp {
@@ -249,7 +262,7 @@ impl PrewriteBatch {
         let backoff = end.backoff.clone();
         match end.into_result("Prewrite") {
             Ok(response) => self.on_response(cx, response, backoff),
-            Err(error) => self.fail(cx, error),
+            Err(error) => self.done(Err(error)),
         }
     }
 
@@ -388,19 +401,10 @@ impl PrewriteBatch {
         self.done(Ok(Prewritten { has_primary, verdict }))
     }
 
-    /// The only way to fail without an answer. What may have decided the transaction leaves its outcome open.
-    fn fail(&mut self, cx: &Context<'_>, error: Error) -> Poll<End> {
-        let decides = self.request.use_async_commit || self.request.try_one_pc;
-        if !decides || !self.maybe_locked || cx.config().has_canary(Canary::UndeterminedPrewriteMasked) {
-            return self.done(Err(error));
-        }
-        let (start_ts, primary) = (self.start_ts(), self.primary());
-        self.done(Err(Error::Undetermined { start_ts, primary, cause: Box::new(error) }))
-    }
-
     fn done(&mut self, result: Result<Prewritten, Error>) -> Poll<End> {
         self.phase = Phase::Ended;
-        Poll::Ready(ShardEnd::Done(result))
+        let maybe_locked = self.maybe_locked;
+        Poll::Ready(ShardEnd::Done(result.map_err(|error| NotPrewritten { error, maybe_locked })))
     }
 }
 

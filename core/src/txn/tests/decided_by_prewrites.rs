@@ -300,6 +300,20 @@ fn one_of_several_is_enough() {
 }
 
 #[test]
+fn an_answer_that_is_missing_does_not_matter_while_other_keys_are_certainly_not_locked() {
+    let mut script = begun(["a", "z"], asynchronous());
+    let first = expect_keys(&mut script, &["a"]);
+    let second = expect_keys(&mut script, &["z"]);
+    script.event(second, answer(&kvrpcpb::PrewriteRequest::default().into(), Answer::RegionError(server_is_busy())));
+    let closed = Fault::new(FaultKind::Closed, crate::error::Execution::MaybeExecuted, "store-1");
+    script.event(first, Event::Reply(Err(closed)));
+    while matches!(script.peek(), Some(Command::Sleep { .. } | Command::Cancel { .. })) {
+        script.next();
+    }
+    assert_eq!(expect_failed(&mut script).1, ["a", "z"]);
+}
+
+#[test]
 fn what_was_never_sent_decides_nothing() {
     for options in [asynchronous(), one_phase()] {
         let mut script = begun(["a", "b"], options);
