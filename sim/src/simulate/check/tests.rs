@@ -167,7 +167,7 @@ fn what_was_rolled_back_is_never_committed_later() {
 fn only_who_has_sent_a_commit_may_not_know() {
     let mut history = History::default();
     assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1")]);
+    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1")], true);
     assert_broken(history.end_commit(ts(10), End::Undetermined), Rule::ReportedOutcome);
 }
 
@@ -176,7 +176,56 @@ fn who_was_cancelled_locks_nothing_more() {
     let mut history = History::default();
     commits(&mut history, 10, &[Mutation::put("a", "1")]);
     assert_eq!(history.end_commit(ts(10), End::Cancelled), Ok(()));
-    assert_broken(history.prewrite_sent(ts(10)), Rule::SilentAfterCancel);
+    assert_broken(history.prewrite_sent(ts(10), Deciding::Primary), Rule::SilentAfterCancel);
+}
+
+fn locked_to_commit(name: &str, start: u64, min_commit: u64) -> Change {
+    Change::Locked { key: key(name), start_ts: ts(start), async_commit: Some(ts(min_commit)) }
+}
+
+/// A transaction that writes `a` and `b` and sends prewrites of this kind.
+fn decided_by_prewrites(deciding: Deciding) -> History {
+    let mut history = History::default();
+    assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
+    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1"), Mutation::put("b", "1")], true);
+    assert_eq!(history.prewrite_sent(ts(10), deciding), Ok(()));
+    history
+}
+
+#[test]
+fn an_async_commit_counts_as_soon_as_all_keys_are_locked_at_the_largest_min_commit_ts() {
+    let mut history = decided_by_prewrites(Deciding::AllLocks);
+    assert_eq!(history.observe(&locked_to_commit("b", 10, 25)), Ok(()));
+    assert_eq!(history.read(ts(20), &[key("a")], &pairs([])), Ok(()));
+    assert_eq!(history.observe(&locked_to_commit("a", 10, 21)), Ok(()));
+    assert_broken(history.clone().read(ts(25), &[key("a")], &pairs([])), Rule::SnapshotRead);
+    assert_broken(history.clone().end_commit(ts(10), End::RolledBack), Rule::ReportedOutcome);
+    assert_broken(history.observe(&ended("a", 10, 10, Op::Rollback)), Rule::OneCommitTs);
+    assert_broken(history.observe(&ended("b", 10, 26, Op::Put)), Rule::OneCommitTs);
+    assert_eq!(history.observe(&ended("b", 10, 25, Op::Put)), Ok(()));
+    assert_eq!(history.end_commit(ts(10), End::Committed(Some(ts(25)))), Ok(()));
+    // What begins later may have that very timestamp, but none below.
+    let floor = history.ask();
+    assert_eq!(history.clone().begin(ts(25), floor), Ok(()));
+    assert_broken(history.begin(ts(24), floor), Rule::RealTimeOrder);
+}
+
+#[test]
+fn an_async_commit_with_an_ordinary_lock_is_decided_by_its_primary() {
+    let mut history = decided_by_prewrites(Deciding::AllLocks);
+    assert_eq!(history.observe(&locked_to_commit("b", 10, 25)), Ok(()));
+    assert_eq!(history.observe(&Change::Locked { key: key("a"), start_ts: ts(10), async_commit: None }), Ok(()));
+    assert_eq!(history.read(ts(30), &[key("a"), key("b")], &pairs([])), Ok(()));
+    assert_broken(history.observe(&ended("b", 10, 31, Op::Put)), Rule::PrimaryFirst);
+}
+
+#[test]
+fn in_one_phase_no_key_is_the_first() {
+    let mut history = decided_by_prewrites(Deciding::Request);
+    assert_eq!(history.observe(&ended("b", 10, 25, Op::Put)), Ok(()));
+    assert_eq!(history.observe(&ended("a", 10, 25, Op::Put)), Ok(()));
+    assert_eq!(history.end_commit(ts(10), End::Committed(Some(ts(25)))), Ok(()));
+    assert_eq!(history.check_settled(), Ok(()));
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl World {
 
     fn note_change(&mut self, node: Option<Node>, change: &Change) {
         let (key, kind, txn) = match change {
-            Change::Locked { key, start_ts } => {
+            Change::Locked { key, start_ts, .. } => {
                 self.lockers.insert(key.clone(), *start_ts);
                 (key, TraceKind::Locked("a key"), *start_ts)
             }
