@@ -81,6 +81,8 @@ struct Txn {
     left: usize,
     /// Whether a request that may decide has ever left its client.
     may_commit: bool,
+    /// Whether a prewrite has left its client that may decide.
+    prewrites_may_decide: bool,
     /// Whether it was asked to be committed in one phase, with which no key is the first.
     one_phase: bool,
     /// Whether its prewrites decided it: it may have the commit_ts that is the start_ts of another transaction.
@@ -155,6 +157,7 @@ impl History {
             left: writes.len(),
             writes,
             may_commit: false,
+            prewrites_may_decide: false,
             one_phase: false,
             by_prewrites: false,
             in_real_time,
@@ -176,8 +179,9 @@ impl History {
     pub(in crate::simulate) fn prewrite_sent(&mut self, start_ts: Timestamp, deciding: Deciding) -> Check {
         let runs = self.txns.get_mut(&start_ts).is_some_and(|txn| {
             // What may be decided is finished without its owner.
-            let runs = txn.end.is_none() || (txn.end == Some(End::Cancelled) && txn.may_commit);
-            txn.may_commit |= deciding != Deciding::Primary;
+            let runs = txn.end.is_none() || (txn.end == Some(End::Cancelled) && txn.prewrites_may_decide);
+            txn.prewrites_may_decide |= deciding != Deciding::Primary;
+            txn.may_commit |= txn.prewrites_may_decide;
             txn.one_phase |= deciding == Deciding::Request;
             runs
         });
@@ -385,7 +389,7 @@ impl History {
             None => false,
             Some(End::RolledBack) => true,
             // Prewrites that decide are repeated without their owner, also after they have decided.
-            Some(End::Cancelled) if txn.by_prewrites || txn.one_phase => false,
+            Some(End::Cancelled) if txn.prewrites_may_decide => false,
             Some(_) if txn.committed.is_some() => txn.left == 0,
             Some(End::Undetermined | End::Died) => !txn.may_commit,
             Some(End::Cancelled) => false,
