@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tikv_core::key::{Direction, Key, KeyRange};
-use tikv_core::membuffer::{Checkpoint, FlagOp, Limits, MemBuffer, Stage, StageError, Value, WriteError};
+use tikv_core::membuffer::{
+    Checkpoint, FlagOp, Limits, MemBuffer, Stage, StageError, Stored, Value, ValueRef, WriteError,
+};
 
 use crate::input::Input;
 
@@ -43,17 +45,17 @@ impl Pair {
         match input.below(16) {
             0..=4 => {
                 let (key, value) = (key(input), input.bytes(5));
-                let result = self.buffer.set(key.clone(), value.clone());
+                let result = self.buffer.set(&key, &value);
                 self.wrote(key, Value::Put(value), result);
             }
             5 | 6 => {
                 let key = key(input);
-                let result = self.buffer.delete(key.clone());
+                let result = self.buffer.delete(&key);
                 self.wrote(key, Value::Tombstone, result);
             }
             7 => {
                 let key = key(input);
-                assert_eq!(self.buffer.update_flags(key.clone(), &[FlagOp::SetKeyLocked]), Ok(()));
+                assert_eq!(self.buffer.update_flags(&key, &[FlagOp::SetKeyLocked]), Ok(()));
                 self.locked.insert(key);
             }
             8 => {
@@ -160,23 +162,24 @@ impl Pair {
         assert_eq!(buffer.size(), self.size());
         let known = self.locked.iter().filter(|key| !self.values.contains_key(*key)).count() + self.values.len();
         assert_eq!((buffer.len(), buffer.is_staging()), (known, !self.stages.is_empty()));
-        assert!(buffer.iter(&KeyRange::ALL).eq(&self.values));
+        assert!(buffer.iter(&KeyRange::ALL).map(owned).eq(self.values.clone()));
         // Reads of a part, against the stored pairs below, from either end.
         let (start, end) = (key(input), key(input));
         let range = KeyRange { start, end };
         let inside = |key: &Key| range.contains(key.as_slice());
-        let expected: Vec<_> = self.values.iter().filter(|(key, _)| inside(key)).collect();
-        assert!(buffer.iter(&range).eq(expected.iter().copied()));
-        assert!(buffer.iter(&range).rev().eq(expected.iter().rev().copied()));
+        let part = |values: &Values| -> Vec<_> { values.clone().into_iter().filter(|(key, _)| inside(key)).collect() };
+        let expected = part(&self.values);
+        assert!(buffer.iter(&range).map(owned).eq(expected.iter().cloned()));
+        assert!(buffer.iter(&range).rev().map(owned).eq(expected.iter().rev().cloned()));
         let before = self.stages.first().map_or(&self.values, |(_, moment)| &moment.values);
-        assert!(buffer.snapshot().iter(&range).eq(before.iter().filter(|(key, _)| inside(key))));
+        assert!(buffer.snapshot().iter(&range).map(owned).eq(part(before)));
 
         let stored = || (0..8_u8).map(|id| (name(id), Bytes::from_static(b"stored"))).filter(|(key, _)| inside(key));
         let mut union: BTreeMap<Key, Bytes> = stored().collect();
         for (key, value) in expected {
             match value {
-                Value::Put(value) => union.insert(key.clone(), value.clone()),
-                Value::Tombstone => union.remove(key),
+                Value::Put(value) => union.insert(key, value),
+                Value::Tombstone => union.remove(&key),
             };
         }
         let union: Vec<_> = union.into_iter().collect();
@@ -186,6 +189,10 @@ impl Pair {
         read.reverse();
         assert_eq!(read, union);
     }
+}
+
+fn owned((key, value): (Stored<'_>, ValueRef<'_>)) -> (Key, Value) {
+    (key.to_key(), value.to_value())
 }
 
 fn key(input: &mut Input<'_>) -> Key {

@@ -170,6 +170,16 @@ impl KeyFlags {
         self.has_any(NEED_CONSTRAINT_CHECK_IN_PREWRITE)
     }
 
+    #[inline]
+    pub(super) const fn bits(self) -> u16 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) const fn from_bits(bits: u16) -> Self {
+        KeyFlags(bits)
+    }
+
     const fn has_any(self, bits: u16) -> bool {
         self.0 & bits != 0
     }

@@ -9,12 +9,9 @@
 //!
 //! It is data: nothing in it waits or calls. client-go: `internal/unionstore`, `kv/keyflags.go`.
 
-use std::collections::BTreeMap;
+use crate::key::MAX_KEY_BYTES;
 
-use bytes::Bytes;
-
-use crate::key::{Key, MAX_KEY_BYTES};
-
+mod content;
 mod flags;
 mod iter;
 mod log;
@@ -22,48 +19,47 @@ mod snapshot;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod union;
+mod value;
 
 pub use flags::{FlagOp, KeyFlags};
 pub use iter::{Flagged, Iter, IterWithFlags};
-use log::{Log, Place};
+use log::{Full, Log, MAX_BYTES, MAX_VALUE_BYTES, NewRecord, Place, Record};
 pub use snapshot::{Snapshot, SnapshotChanged, SnapshotCursor};
 pub use stage::{Checkpoint, Stage, StageError};
+use tree::Tree;
 pub use union::Union;
+pub use value::{Stored, Value, ValueRef};
 
 /// The writes of a transaction, in the order of their keys.
 ///
+/// Keys and values are copied into the buffer. Two buffers are equal if the same can be read from them, now and after the
+/// same undoing.
+///
 /// ```
-/// use tikv_core::membuffer::{FlagOp, MemBuffer, Value};
+/// use tikv_core::membuffer::{FlagOp, MemBuffer, Value, ValueRef};
 ///
 /// let mut buffer = MemBuffer::new();
 /// buffer.set("a", "1")?;
 /// buffer.delete_with_flags("b", &[FlagOp::SetAssertExist])?;
-/// assert_eq!(buffer.get(b"a"), Some(&Value::Put("1".into())));
-/// assert_eq!(buffer.get(b"b"), Some(&Value::Tombstone));
+/// assert_eq!(buffer.get(b"a").map(ValueRef::to_value), Some(Value::Put("1".into())));
+/// assert_eq!(buffer.get(b"b"), Some(ValueRef::Tombstone));
 /// assert_eq!(buffer.get(b"c"), None);
 /// # Ok::<(), tikv_core::membuffer::WriteError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default)]
 pub struct MemBuffer {
-    entries: BTreeMap<Key, Entry>,
     log: Log,
+    tree: Tree,
     stages: Vec<Stage>,
     limits: Limits,
     size: usize,
-    footprint: usize,
     dirty: bool,
     /// Counts changes of what was before the first open stage.
     base_changes: u64,
-}
-
-/// What was written to a key last.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Value {
-    /// A value. Never empty: TiKV cannot tell an empty one from none.
-    Put(Bytes),
-    /// The key is deleted.
-    Tombstone,
+    /// The footprint that was told last.
+    told_footprint: usize,
 }
 
 /// How much a buffer takes. client-go: `SetEntrySizeLimit`.
@@ -116,13 +112,6 @@ pub enum WriteError {
     },
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Entry {
-    flags: KeyFlags,
-    /// None for a key that has flags only.
-    newest: Option<Place>,
-}
-
 impl MemBuffer {
     /// An empty buffer without limits. Allocates nothing.
     #[must_use]
@@ -135,7 +124,7 @@ impl MemBuffer {
     /// # Errors
     ///
     /// Every [`WriteError`]; the buffer is as it was.
-    pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), WriteError> {
+    pub fn set(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), WriteError> {
         self.set_with_flags(key, value, &[])
     }
 
@@ -146,15 +135,15 @@ impl MemBuffer {
     /// Every [`WriteError`]; the buffer is as it was.
     pub fn set_with_flags(
         &mut self,
-        key: impl Into<Key>,
-        value: impl Into<Bytes>,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
         ops: &[FlagOp],
     ) -> Result<(), WriteError> {
-        let value = value.into();
+        let value = value.as_ref();
         if value.is_empty() {
             return Err(WriteError::EmptyValue);
         }
-        self.write(key.into(), Value::Put(value), ops)
+        self.write(key.as_ref(), value, ops)
     }
 
     /// Deletes a key: the buffer remembers a tombstone, whether it knew of the key or not.
@@ -162,7 +151,7 @@ impl MemBuffer {
     /// # Errors
     ///
     /// [`WriteError`] about sizes; the buffer is as it was.
-    pub fn delete(&mut self, key: impl Into<Key>) -> Result<(), WriteError> {
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<(), WriteError> {
         self.delete_with_flags(key, &[])
     }
 
@@ -171,8 +160,8 @@ impl MemBuffer {
     /// # Errors
     ///
     /// [`WriteError`] about sizes; the buffer is as it was.
-    pub fn delete_with_flags(&mut self, key: impl Into<Key>, ops: &[FlagOp]) -> Result<(), WriteError> {
-        self.write(key.into(), Value::Tombstone, ops)
+    pub fn delete_with_flags(&mut self, key: impl AsRef<[u8]>, ops: &[FlagOp]) -> Result<(), WriteError> {
+        self.write(key.as_ref(), &[], ops)
     }
 
     /// Changes the flags of a key and leaves its value. A key that is new to the buffer has flags only: it counts in
@@ -180,45 +169,65 @@ impl MemBuffer {
     ///
     /// # Errors
     ///
-    /// [`WriteError::KeyTooLarge`].
-    pub fn update_flags(&mut self, key: impl Into<Key>, ops: &[FlagOp]) -> Result<(), WriteError> {
-        let key = key.into();
-        check_key(&key)?;
-        let Entry { flags, newest } = self.entries.get(&key).copied().unwrap_or_default();
-        self.put_entry(key, Entry { flags: flags.apply(ops), newest });
+    /// [`WriteError::KeyTooLarge`], [`WriteError::TxnTooLarge`] of a buffer that can hold no more at all.
+    pub fn update_flags(&mut self, key: impl AsRef<[u8]>, ops: &[FlagOp]) -> Result<(), WriteError> {
+        let key = key.as_ref();
+        check_key(key)?;
+        let spot = self.tree.find_to_write(&self.log, key);
+        let flags = self.flags_at(spot.place).apply(ops);
+        match spot.place {
+            Some(place) => self.log.set_flags(place, flags),
+            None => {
+                let record = NewRecord { key, value: None, flags };
+                let place = self.log.append(record).map_err(|Full| self.full(key.len()))?;
+                self.tree.insert(&self.log, spot, key, place);
+                self.size += key.len();
+            }
+        }
+        self.note_dirty(flags);
         Ok(())
     }
 
     /// What was written to a key last; `None` if nothing was, or flags only. Reads of the transaction then go to TiKV.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<&Value> {
-        let place = self.entries.get(key)?.newest?;
-        Some(&self.log.get(place).value)
+    pub fn get(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        self.record(key)?.value()
+    }
+
+    /// What was written to several keys: for each key that was written, the key as it was asked for, in that order, and what
+    /// was written to it last. What is left out has to be asked of TiKV. client-go: `BatchGet`.
+    pub fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> impl Iterator<Item = (K, ValueRef<'_>)> {
+        keys.into_iter().filter_map(|key| {
+            let value = self.get(key.as_ref())?;
+            Some((key, value))
+        })
     }
 
     /// The flags of a key; `None` if the buffer does not know of it.
     #[must_use]
     pub fn flags(&self, key: &[u8]) -> Option<KeyFlags> {
-        self.entries.get(key).map(|entry| entry.flags)
+        self.record(key).map(|record| record.flags())
     }
 
     /// What was written to a key, the newest first, as far as stages and checkpoints have kept it apart. client-go:
     /// `SelectValueHistory`.
-    pub fn history(&self, key: &[u8]) -> impl Iterator<Item = &Value> {
-        let newest = self.entries.get(key).and_then(|entry| entry.newest);
-        self.log.history(newest).map(|version| &version.value)
+    pub fn history(&self, key: &[u8]) -> impl Iterator<Item = ValueRef<'_>> {
+        self.log.history(self.tree.get(&self.log, key)).filter_map(|(_, record)| record.value())
     }
 
     /// Keys in the buffer, those with flags only included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.tree.len()
     }
 
     /// Whether the buffer knows of no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.tree.len() == 0
     }
 
     /// Length of all keys and their newest values, in bytes: what the transaction sends.
@@ -228,9 +237,18 @@ impl MemBuffer {
     }
 
     /// Memory in use, in bytes, about: everything kept for undoing included. Zero for a buffer that was never written.
+    /// client-go: `Mem`.
     #[must_use]
     pub fn footprint(&self) -> usize {
-        self.footprint
+        self.log.footprint() + self.tree.footprint()
+    }
+
+    /// The [footprint](MemBuffer::footprint), if it has changed since this was last called: for an owner who accounts for
+    /// memory, to be asked after a write. client-go: `SetMemoryFootprintChangeHook`.
+    pub fn footprint_change(&mut self) -> Option<usize> {
+        let footprint = self.footprint();
+        let told = std::mem::replace(&mut self.told_footprint, footprint);
+        (told != footprint).then_some(footprint)
     }
 
     /// Whether there is anything to commit: a write outside of stages, in a stage that was released, or a persistent
@@ -251,88 +269,83 @@ impl MemBuffer {
         self.limits = limits;
     }
 
+    /// Makes keys and values that are [read](Stored::to_bytes) from now on share the memory of the buffer instead of copying it:
+    /// for when all is written. Writing goes on to be possible, at the cost of copies.
+    pub fn share(&mut self) {
+        self.log.share();
+    }
+
     /// Forgets everything but the limits. Open stages are ended; going back to an earlier checkpoint empties the
     /// buffer.
     pub fn clear(&mut self) {
         self.log.clear();
-        let (log, limits) = (std::mem::take(&mut self.log), self.limits);
-        *self = MemBuffer { log, limits, base_changes: self.base_changes + 1, ..MemBuffer::default() };
+        self.tree.clear();
+        self.stages.clear();
+        self.size = 0;
+        self.dirty = false;
+        self.base_changes += 1;
     }
 
-    fn write(&mut self, key: Key, value: Value, ops: &[FlagOp]) -> Result<(), WriteError> {
-        check_key(&key)?;
-        let entry_size = key.len() + value.len();
-        if entry_size > self.limits.entry_bytes {
-            return Err(WriteError::EntryTooLarge { size: entry_size, limit: self.limits.entry_bytes });
-        }
-        let known = self.entries.get(&key).copied();
-        let Entry { flags, newest } = known.unwrap_or_default();
-        let replaced = newest.map_or(0, |place| self.log.get(place).value.len());
-        let size = self.size - replaced + value.len() + if known.is_some() { 0 } else { key.len() };
+    fn write(&mut self, key: &[u8], value: &[u8], ops: &[FlagOp]) -> Result<(), WriteError> {
+        self.check_entry(key, value)?;
+        let spot = self.tree.find_to_write(&self.log, key);
+        let replaced = spot.place.map(|place| self.log.record(place));
+        let size = match &replaced {
+            Some(record) => self.size - record.value_len() + value.len(),
+            None => self.size + key.len() + value.len(),
+        };
         if size > self.limits.total_bytes && size > self.size {
             return Err(WriteError::TxnTooLarge { size, limit: self.limits.total_bytes });
         }
         // Whoever writes a value has checked what was left to prewrite, unless the operations say otherwise.
+        let flags = replaced.map_or(KeyFlags::NONE, |record| record.flags());
         let flags = flags.apply(&[FlagOp::DelNeedConstraintCheckInPrewrite]).apply(ops);
-        let place = self.append(&key, value, newest);
-        self.put_entry(key, Entry { flags, newest: Some(place) });
-        if self.stages.is_empty() {
-            self.base_changes += 1;
+        let record = NewRecord { key, value: Some(value), flags };
+        match spot.place {
+            Some(old) => {
+                let place = self.log.replace(old, record).map_err(|Full| self.full(key.len() + value.len()))?;
+                self.tree.set(spot, place);
+            }
+            None => {
+                let place = self.log.append(record).map_err(|Full| self.full(key.len() + value.len()))?;
+                self.tree.insert(&self.log, spot, key, place);
+            }
+        }
+        self.size = size;
+        self.note_dirty(flags);
+        self.base_changes += u64::from(self.stages.is_empty());
+        Ok(())
+    }
+
+    fn check_entry(&self, key: &[u8], value: &[u8]) -> Result<(), WriteError> {
+        check_key(key)?;
+        let (size, limit) = (key.len() + value.len(), self.limits.entry_bytes);
+        if size > limit {
+            return Err(WriteError::EntryTooLarge { size, limit });
+        }
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(WriteError::EntryTooLarge { size, limit: MAX_VALUE_BYTES });
         }
         Ok(())
     }
 
-    fn append(&mut self, key: &Key, value: Value, previous: Option<Place>) -> Place {
-        let replaced = previous.map_or(0, |place| self.log.get(place).value.len());
-        let added = value.len();
-        self.size = self.size - replaced + added;
-        let (place, lost) = self.log.write(key, value, previous);
-        self.footprint = match lost {
-            Some(lost) => self.footprint - lost.len() + added,
-            None => self.footprint + self.log.get(place).footprint(),
-        };
-        place
+    fn full(&self, added: usize) -> WriteError {
+        WriteError::TxnTooLarge { size: self.size + added, limit: MAX_BYTES }
     }
 
-    fn put_entry(&mut self, key: Key, entry: Entry) {
-        self.dirty |= self.stages.is_empty() || !entry.flags.persistent().is_none();
-        let (key_size, footprint) = (key.len(), Entry::footprint(&key));
-        if self.entries.insert(key, entry).is_none() {
-            self.size += key_size;
-            self.footprint += footprint;
-        }
+    fn record(&self, key: &[u8]) -> Option<Record<'_>> {
+        self.tree.get(&self.log, key).map(|place| self.log.record(place))
+    }
+
+    fn flags_at(&self, place: Option<Place>) -> KeyFlags {
+        place.map_or(KeyFlags::NONE, |place| self.log.record(place).flags())
+    }
+
+    fn note_dirty(&mut self, flags: KeyFlags) {
+        self.dirty |= self.stages.is_empty() || !flags.persistent().is_none();
     }
 }
 
-impl Value {
-    /// The value; `None` for a tombstone.
-    #[must_use]
-    pub fn as_put(&self) -> Option<&Bytes> {
-        match self {
-            Value::Put(value) => Some(value),
-            Value::Tombstone => None,
-        }
-    }
-
-    /// Whether the key is deleted.
-    #[must_use]
-    pub fn is_tombstone(&self) -> bool {
-        matches!(self, Value::Tombstone)
-    }
-
-    /// Length in bytes, 0 for a tombstone.
-    fn len(&self) -> usize {
-        self.as_put().map_or(0, Bytes::len)
-    }
-}
-
-impl Entry {
-    /// What an entry adds to the footprint of the buffer, in bytes.
-    fn footprint(key: &Key) -> usize {
-        size_of::<Key>() + size_of::<Entry>() + key.len()
-    }
-}
-
-fn check_key(key: &Key) -> Result<(), WriteError> {
+fn check_key(key: &[u8]) -> Result<(), WriteError> {
     if key.len() > MAX_KEY_BYTES { Err(WriteError::KeyTooLarge { size: key.len() }) } else { Ok(()) }
 }

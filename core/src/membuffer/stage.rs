@@ -1,8 +1,7 @@
 //! Undoing writes: stages and checkpoints.
 
-use super::log::{Moment, Version};
-use super::{Entry, MemBuffer, Value};
-use crate::key::Key;
+use super::log::{Moment, NewRecord, Record};
+use super::{KeyFlags, MemBuffer, Stored, ValueRef};
 
 /// An open stage, as [`MemBuffer::stage`] gave it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +54,7 @@ impl MemBuffer {
     /// let stage = buffer.stage();
     /// buffer.set("a", "2")?;
     /// buffer.cleanup(stage)?;
-    /// assert_eq!(buffer.get(b"a").and_then(|value| value.as_put()), Some(&"1".into()));
+    /// assert_eq!(buffer.get(b"a").and_then(|value| value.as_put()).as_deref(), Some(&b"1"[..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stage(&mut self) -> Stage {
@@ -102,7 +101,7 @@ impl MemBuffer {
     }
 
     /// Undoes every write since the checkpoint, those of released stages included, with flags as in
-    /// [`MemBuffer::cleanup`].
+    /// [`MemBuffer::cleanup`]. The checkpoint must be one of this buffer.
     ///
     /// # Errors
     ///
@@ -131,13 +130,13 @@ impl MemBuffer {
     /// # Errors
     ///
     /// [`StageError::NotOpen`].
-    pub fn staged(&self, stage: Stage) -> Result<impl Iterator<Item = (&Key, &Value)>, StageError> {
+    pub fn staged(&self, stage: Stage) -> Result<impl Iterator<Item = (Stored<'_>, ValueRef<'_>)>, StageError> {
         if !self.stages.contains(&stage) {
             return Err(StageError::NotOpen);
         }
-        let newest = |key: &Key| self.entries.get(key).and_then(|entry| entry.newest);
-        let versions = self.log.since(stage.start).filter(move |(place, version)| newest(&version.key) == Some(*place));
-        Ok(versions.map(|(_, version)| (&version.key, &version.value)))
+        let records = self.log.since(self.log.end_at(stage.start));
+        let newest = records.filter(|(place, record)| self.tree.get(&self.log, record.key()) == Some(*place));
+        Ok(newest.filter_map(|(_, record)| Some((record.stored_key(), record.value()?))))
     }
 
     fn check_innermost(&self, stage: Stage) -> Result<(), StageError> {
@@ -150,26 +149,48 @@ impl MemBuffer {
         }
     }
 
+    /// Cuts the log. Keys that are left with persistent flags get a new record behind the cut.
     fn undo_since(&mut self, moment: Moment) {
-        while let Some(version) = self.log.pop_since(moment) {
-            self.undo(&version);
+        let end = self.log.end_at(moment);
+        let mut kept = Vec::new();
+        while let Some(place) = self.log.pop_since(end) {
+            let record = self.log.record(place);
+            if record.is_dead() {
+                continue;
+            }
+            let spot = self.tree.find(&self.log, record.key());
+            self.size -= record.value_len();
+            if let Some(previous) = record.previous() {
+                self.size += self.log.record(previous).value_len();
+                let flags = record.flags();
+                self.log.set_flags(previous, flags);
+                self.tree.set(spot, previous);
+                continue;
+            }
+            let flags = flags_without_value(&record);
+            let key = record.key().to_vec();
+            self.size -= key.len();
+            self.tree.remove(spot, &key);
+            kept.extend(flags.map(|flags| (key, flags)));
         }
+        self.log.truncate(end);
+        kept.iter().for_each(|(key, flags)| self.keep_flags(key, *flags));
     }
 
-    fn undo(&mut self, version: &Version) {
-        self.footprint -= version.footprint();
-        self.size -= version.value.len();
-        let Some(entry) = self.entries.get_mut(&version.key) else { return };
-        entry.newest = version.previous;
-        if let Some(place) = version.previous {
-            self.size += self.log.get(place).value.len();
-            return;
-        }
-        entry.flags = entry.flags.persistent();
-        if entry.flags.is_none() {
-            self.entries.remove(&version.key);
-            self.size -= version.key.len();
-            self.footprint -= Entry::footprint(&version.key);
-        }
+    fn keep_flags(&mut self, key: &[u8], flags: KeyFlags) {
+        // There was room for this key a moment ago.
+        let Ok(place) = self.log.append(NewRecord { key, value: None, flags }) else { return };
+        let spot = self.tree.find(&self.log, key);
+        self.tree.insert(&self.log, spot, key, place);
+        self.size += key.len();
+    }
+}
+
+/// The flags of a key that loses its value; `None` if nothing is left to know of it. A key that had no value loses nothing.
+fn flags_without_value(record: &Record<'_>) -> Option<KeyFlags> {
+    let persistent = record.flags().persistent();
+    match record.has_value() {
+        true => (!persistent.is_none()).then_some(persistent),
+        false => Some(record.flags()),
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Iter, MemBuffer, Value};
+use super::{Iter, MemBuffer, Stored, ValueRef};
 use crate::key::{Direction, Key, KeyRange};
 
 /// Stored pairs with the writes of a buffer laid over them: a buffered value replaces a stored one, a tombstone hides
@@ -12,7 +12,7 @@ pub struct Union<'a, S: Iterator> {
     buffer: Iter<'a>,
     stored: S,
     direction: Direction,
-    next_buffered: Option<(&'a Key, &'a Value)>,
+    next_buffered: Option<(Stored<'a>, ValueRef<'a>)>,
     next_stored: Option<S::Item>,
 }
 
@@ -45,7 +45,7 @@ impl MemBuffer {
 }
 
 impl<'a, S: Iterator> Union<'a, S> {
-    fn step_buffer(&mut self) -> Option<(&'a Key, &'a Value)> {
+    fn step_buffer(&mut self) -> Option<(Stored<'a>, ValueRef<'a>)> {
         let next = match self.direction {
             Direction::Forward => self.buffer.next(),
             Direction::Reverse => self.buffer.next_back(),
@@ -66,7 +66,10 @@ impl<V: From<Bytes>, S: Iterator<Item = (Key, V)>> Iterator for Union<'_, S> {
         loop {
             let Some((buffered, _)) = self.next_buffered else { return self.step_stored() };
             if let Some((stored, _)) = &self.next_stored {
-                let order = self.direction.compare(stored, buffered);
+                let order = match self.direction {
+                    Direction::Forward => stored.as_slice().cmp(&buffered),
+                    Direction::Reverse => buffered.as_slice().cmp(stored.as_slice()),
+                };
                 if order.is_lt() {
                     return self.step_stored();
                 }
@@ -74,8 +77,8 @@ impl<V: From<Bytes>, S: Iterator<Item = (Key, V)>> Iterator for Union<'_, S> {
                     self.step_stored();
                 }
             }
-            if let Some((key, Value::Put(value))) = self.step_buffer() {
-                return Some((key.clone(), V::from(value.clone())));
+            if let Some((key, ValueRef::Put(value))) = self.step_buffer() {
+                return Some((key.to_key(), V::from(value.to_bytes())));
             }
         }
     }

@@ -9,7 +9,7 @@
 //! | tombstone, newly inserted | as flags only |
 //! | tombstone | `Del` |
 //!
-//! Values are shared with the buffer, never copied. client-go: `twoPhaseCommitter.initKeysAndMutations`.
+//! Keys and values are shared with the buffer if it [shares](MemBuffer::share), else copied. client-go: `twoPhaseCommitter.initKeysAndMutations`.
 
 use bytes::Bytes;
 use tikv_proto::kvrpcpb::{self, Assertion, AssertionLevel, Op};
@@ -17,7 +17,7 @@ use tikv_proto::kvrpcpb::{self, Assertion, AssertionLevel, Op};
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::{Key, KeyRange, MAX_KEY_BYTES};
-use crate::membuffer::{Flagged, KeyFlags, MemBuffer, Value};
+use crate::membuffer::{Flagged, KeyFlags, MemBuffer, ValueRef};
 use crate::route::Keyed;
 
 /// One write (or check, or lock) of a transaction.
@@ -228,15 +228,15 @@ fn mutation(
     let (op, value) = match entry.value {
         None => (lock_op(flags)?, Bytes::new()),
         // A lock taken before must not be forgotten, though there is nothing to write.
-        Some(Value::Put(_)) if unnecessary => (lock_op(flags)?, Bytes::new()),
-        Some(Value::Put(value)) if flags.has_presume_key_not_exists() => (Op::Insert, value.clone()),
-        Some(Value::Put(value)) => (Op::Put, value.clone()),
-        Some(Value::Tombstone) if unnecessary => return None,
-        Some(Value::Tombstone) if flags.has_presume_key_not_exists() => (Op::CheckNotExists, Bytes::new()),
-        Some(Value::Tombstone) if flags.has_newly_inserted() => (lock_op(flags)?, Bytes::new()),
-        Some(Value::Tombstone) => (Op::Del, Bytes::new()),
+        Some(ValueRef::Put(_)) if unnecessary => (lock_op(flags)?, Bytes::new()),
+        Some(ValueRef::Put(value)) if flags.has_presume_key_not_exists() => (Op::Insert, value.to_bytes()),
+        Some(ValueRef::Put(value)) => (Op::Put, value.to_bytes()),
+        Some(ValueRef::Tombstone) if unnecessary => return None,
+        Some(ValueRef::Tombstone) if flags.has_presume_key_not_exists() => (Op::CheckNotExists, Bytes::new()),
+        Some(ValueRef::Tombstone) if flags.has_newly_inserted() => (lock_op(flags)?, Bytes::new()),
+        Some(ValueRef::Tombstone) => (Op::Del, Bytes::new()),
     };
-    Some(Mutation { key: entry.key.clone(), value, op, assertion: assertion(flags, level) })
+    Some(Mutation { key: entry.key.to_key(), value, op, assertion: assertion(flags, level) })
 }
 
 fn lock_op(flags: KeyFlags) -> Option<Op> {

@@ -20,7 +20,7 @@ use super::{CommitOptions, CommitOutcome, CommitRequest, Mutations, TxnLimits};
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::{Key, MAX_KEY_BYTES};
-use crate::membuffer::{FlagOp, Flagged, Limits, MemBuffer, Value, WriteError};
+use crate::membuffer::{FlagOp, Flagged, Limits, MemBuffer, ValueRef, WriteError};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -156,8 +156,8 @@ impl Transaction {
     pub fn read(&self, key: &[u8]) -> Result<Buffered, Error> {
         self.check_open()?;
         Ok(match self.buffer.get(key) {
-            Some(Value::Put(value)) => Buffered::Value(value.clone()),
-            Some(Value::Tombstone) => Buffered::Deleted,
+            Some(ValueRef::Put(value)) => Buffered::Value(value.to_bytes()),
+            Some(ValueRef::Tombstone) => Buffered::Deleted,
             None => Buffered::Unknown,
         })
     }
@@ -212,7 +212,7 @@ impl Transaction {
     pub fn delete(&mut self, key: impl Into<Key>) -> Result<(), Error> {
         let key = checked(key.into())?;
         self.check_open()?;
-        self.buffer.delete(key.clone()).map_err(|error| write_error(&key, error))
+        self.buffer.delete(&key).map_err(|error| write_error(&key, error))
     }
 
     /// Makes the commit conflict with every other transaction that has written any of these keys since `start_ts`, though this
@@ -231,7 +231,7 @@ impl Transaction {
         self.check_open()?;
         for key in keys {
             let key = checked(key)?;
-            self.buffer.update_flags(key.clone(), LOCKED).map_err(|error| write_error(&key, error))?;
+            self.buffer.update_flags(&key, LOCKED).map_err(|error| write_error(&key, error))?;
         }
         Ok(())
     }
@@ -261,6 +261,7 @@ impl Transaction {
             return Err(Error::InvalidArgument("a stage of the transaction is open".into()));
         }
         self.state = TxnState::RolledBack;
+        self.buffer.share();
         let level = self.options.assertion_level;
         let mutations = Mutations::of_buffer(&self.buffer, level, self.limits, is_unnecessary)?;
         self.state = TxnState::Committing;
@@ -298,7 +299,7 @@ impl Transaction {
     fn write(&mut self, key: Key, value: Bytes, ops: &[FlagOp]) -> Result<(), Error> {
         let key = checked(key)?;
         self.check_open()?;
-        self.buffer.set_with_flags(key.clone(), value, ops).map_err(|error| write_error(&key, error))
+        self.buffer.set_with_flags(&key, value, ops).map_err(|error| write_error(&key, error))
     }
 
     fn check_open(&self) -> Result<(), Error> {

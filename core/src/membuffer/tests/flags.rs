@@ -136,7 +136,7 @@ fn flags_stay_as_they_are_while_a_key_has_an_older_value() {
     let stage = buffer.stage();
     buffer.set_with_flags("k", "new", &[SetPresumeKeyNotExists, SetAssertExist]).unwrap();
     buffer.cleanup(stage).unwrap();
-    assert_eq!(buffer.get(b"k"), Some(&put(b"old")));
+    assert_eq!(buffer.get(b"k").map(ValueRef::to_value), Some(put(b"old")));
     assert_eq!(buffer.flags(b"k"), Some(flags(&[SetPresumeKeyNotExists, SetAssertExist])));
 }
 
@@ -158,14 +158,12 @@ fn iteration_sees_flags() {
     buffer.set_with_flags("a", "a", &[SetPresumeKeyNotExists]).unwrap();
     buffer.delete_with_flags("b", &[SetKeyLocked]).unwrap();
     buffer.update_flags("c", &[SetReadable]).unwrap();
-    let items: Vec<_> = buffer.iter_with_flags(&KeyRange::ALL).collect();
-    let (value, tombstone) = (put(b"a"), Value::Tombstone);
-    let item = |key, value, ops: &[FlagOp]| Flagged { key, value, flags: flags(ops) };
-    let keys = ["a", "b", "c"].map(Key::from);
+    let item = |item: Flagged<'_>| (item.key.to_key(), item.value.map(ValueRef::to_value), item.flags);
+    let items: Vec<_> = buffer.iter_with_flags(&KeyRange::ALL).map(item).collect();
     let expected = [
-        item(&keys[0], Some(&value), &[SetPresumeKeyNotExists]),
-        item(&keys[1], Some(&tombstone), &[SetKeyLocked]),
-        item(&keys[2], None, &[SetReadable]),
+        (Key::from("a"), Some(put(b"a")), flags(&[SetPresumeKeyNotExists])),
+        (Key::from("b"), Some(Value::Tombstone), flags(&[SetKeyLocked])),
+        (Key::from("c"), None, flags(&[SetReadable])),
     ];
     assert_eq!(items, expected);
 }

@@ -1,5 +1,7 @@
 //! The buffer against a model that is slow and obvious: a whole copy of the values at every stage and checkpoint.
 
+use std::collections::BTreeMap;
+
 use quickcheck::{Arbitrary, Gen, quickcheck};
 
 use super::*;
@@ -15,6 +17,7 @@ enum Step {
     Cleanup,
     Checkpoint,
     Revert(usize),
+    Share,
 }
 
 const OPS: [FlagOp; 7] = [
@@ -31,14 +34,15 @@ impl Arbitrary for Step {
     fn arbitrary(g: &mut Gen) -> Self {
         let key = u8::arbitrary(g) % 6;
         let ops = (0..usize::arbitrary(g) % 3).map(|_| *g.choose(&OPS).unwrap()).collect();
-        match u8::arbitrary(g) % 16 {
-            0..=4 => Step::Set(key, vec![u8::arbitrary(g); usize::arbitrary(g) % 3 + 1], ops),
+        match u8::arbitrary(g) % 17 {
+            0..=4 => Step::Set(key, vec![u8::arbitrary(g); usize::arbitrary(g) % 20 + 1], ops),
             5..=6 => Step::Delete(key, ops),
             7..=8 => Step::UpdateFlags(key, ops),
             9..=10 => Step::Stage,
             11 => Step::Release,
             12 => Step::Cleanup,
             13 => Step::Checkpoint,
+            14 => Step::Share,
             _ => Step::Revert(usize::arbitrary(g)),
         }
     }
@@ -135,7 +139,8 @@ impl Model {
     }
 
     fn size(&self) -> usize {
-        self.flags.keys().map(Key::len).sum::<usize>() + self.values.values().map(Value::len).sum::<usize>()
+        self.flags.keys().map(Key::len).sum::<usize>()
+            + self.values.values().filter_map(Value::as_put).map(Bytes::len).sum::<usize>()
     }
 }
 
@@ -185,6 +190,7 @@ impl Pair {
                 let wrote = model.stages.iter().map(|stage| stage.wrote).collect();
                 model.checkpoints.push(ModelCheckpoint { taken: model.clock, values: model.values.clone(), wrote });
             }
+            Step::Share => buffer.share(),
             Step::Revert(index) => {
                 let Some(index) = index.checked_rem(checkpoints.len()) else { return };
                 let expected = if model.revert(index) { Ok(()) } else { Err(StageError::StageOpen) };
@@ -199,32 +205,30 @@ impl Pair {
         let expected: Vec<_> = model.values.clone().into_iter().collect();
         assert_reads(buffer, &expected);
         let flagged = buffer.iter_with_flags(&KeyRange::ALL);
-        assert!(flagged.map(|item| (item.key, item.flags)).eq(model.flags.iter().map(|(key, flags)| (key, *flags))));
+        assert!(flagged.map(|item| (item.key.to_key(), item.flags)).eq(model.flags.clone()));
         assert_eq!((buffer.len(), buffer.size()), (model.flags.len(), model.size()));
         assert_eq!(buffer.is_dirty(), model.dirty);
 
         let base = model.stages.first().map_or(&model.values, |stage| &stage.before);
-        assert!(buffer.snapshot().iter(&KeyRange::ALL).eq(base));
+        assert!(buffer.snapshot().iter(&KeyRange::ALL).map(owned).eq(base.clone()));
         for (stage, model_stage) in stages.iter().zip(&model.stages) {
             self.check_stage(*stage, model_stage);
         }
-        let entries: usize = buffer.entries.keys().map(Entry::footprint).sum();
-        let versions: usize = buffer.log.since(0).map(|(_, version)| version.footprint()).sum();
-        assert_eq!(buffer.footprint(), entries + versions);
+        validate(buffer);
     }
 
     /// A stage lists all that differs from before, once; the history of each key reaches back before it.
     fn check_stage(&self, stage: Stage, model: &ModelStage) {
         let mut staged = Values::new();
         for (key, value) in self.buffer.staged(stage).unwrap() {
-            assert_eq!(self.buffer.get(key.as_slice()), Some(value));
-            assert_eq!(staged.insert(key.clone(), value.clone()), None);
+            assert_eq!(self.buffer.get(&key), Some(value));
+            assert_eq!(staged.insert(key.to_key(), value.to_value()), None);
         }
         let changed = self.model.values.iter().filter(|(key, value)| model.before.get(*key) != Some(*value));
         changed.for_each(|(key, _)| assert!(staged.contains_key(key)));
         assert_eq!(!staged.is_empty(), model.wrote || self.inner_stage_wrote(stage));
         for (key, value) in &model.before {
-            assert!(self.buffer.history(key.as_slice()).any(|older| older == value));
+            assert!(self.buffer.history(key.as_slice()).any(|older| older == *value));
         }
     }
 
@@ -270,7 +274,10 @@ fn random_keys_agree_with_an_ordered_map() {
         }
     }
     assert_eq!(buffer.len(), map.len());
-    assert_eq!(buffer.size(), map.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>());
+    assert_eq!(
+        buffer.size(),
+        map.iter().map(|(key, value)| key.len() + value.as_put().map_or(0, Bytes::len)).sum::<usize>()
+    );
     assert_reads(&buffer, &map.into_iter().collect::<Vec<_>>());
 }
 

@@ -13,7 +13,7 @@ fn every_key_set_reads_back() {
     for byte in 0..=255_u8 {
         assert_eq!(buffer.get(&[byte]), None);
         set_all(&mut buffer, &[&[byte]]);
-        assert_eq!(buffer.get(&[byte]), Some(&put(&[byte])));
+        assert_eq!(buffer.get(&[byte]).map(ValueRef::to_value), Some(put(&[byte])));
     }
     let mut buffer = MemBuffer::new();
     fill(&mut buffer, 0..10_000, 0);
@@ -58,10 +58,10 @@ fn an_iterator_starts_at_the_next_key_there_is() {
     for i in (0..98).step_by(2) {
         let first = |start: u32| buffer.iter(&KeyRange { start: key(start), ..KeyRange::ALL }).next();
         let last = |end: u32| buffer.iter(&KeyRange { end: key(end), ..KeyRange::ALL }).next_back();
-        assert_eq!(first(i).map(|(key, _)| key), Some(&key(i)));
-        assert_eq!(first(i + 1).map(|(key, _)| key), Some(&key(i + 2)));
-        assert_eq!(last(i + 1).map(|(key, _)| key), Some(&key(i)));
-        assert_eq!(last(i + 2).map(|(key, _)| key), Some(&key(i)));
+        assert_eq!(first(i).map(|(key, _)| key.to_key()), Some(key(i)));
+        assert_eq!(first(i + 1).map(|(key, _)| key.to_key()), Some(key(i + 2)));
+        assert_eq!(last(i + 1).map(|(key, _)| key.to_key()), Some(key(i)));
+        assert_eq!(last(i + 2).map(|(key, _)| key.to_key()), Some(key(i)));
     }
     assert_eq!(buffer.iter(&KeyRange { start: key(99), ..KeyRange::ALL }).count(), 0);
 }
@@ -73,7 +73,7 @@ fn an_iterator_of_a_table_starts_at_its_first_row() {
     set_all(&mut buffer, &rows.map(str::as_bytes));
     assert_eq!(buffer.iter(&KeyRange::ALL).count(), rows.len());
     let (first, _) = buffer.iter(&range(b"record__0000", b"")).next().unwrap();
-    assert_eq!(*first, Key::from("record__0001"));
+    assert_eq!(first.to_key(), Key::from("record__0001"));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn keys_with_long_common_prefixes_stay_apart() {
             assert!(keys.contains(&absent) || buffer.get(&absent).is_none(), "{absent:?}");
         }
         buffer.set(keys[1].clone(), "other").unwrap();
-        assert_eq!(buffer.get(&keys[1]), Some(&put(b"other")));
+        assert_eq!(buffer.get(&keys[1]).map(ValueRef::to_value), Some(put(b"other")));
     }
 }
 
@@ -270,7 +270,7 @@ fn a_key_longer_than_16_bits_can_say_is_refused() {
 #[test]
 fn an_unused_buffer_takes_no_memory() {
     let buffer = MemBuffer::new();
-    assert_eq!((buffer.footprint(), buffer.log.clone()), (0, Log::default()));
+    assert_eq!((buffer.footprint(), buffer.len()), (0, 0));
 }
 
 #[test]

@@ -2,12 +2,11 @@ use super::*;
 
 /// All that a cursor reads from where it stands.
 fn rest(cursor: &mut SnapshotCursor, buffer: &MemBuffer) -> Vec<(Key, Value)> {
-    std::iter::from_fn(|| cursor.next(buffer).unwrap()).collect()
+    std::iter::from_fn(|| cursor.next(buffer).unwrap()).map(owned).collect()
 }
 
 #[track_caller]
 fn assert_snapshot(buffer: &MemBuffer, range: &KeyRange, expected: &[(Key, Value)]) {
-    let owned = |(key, value): (&Key, &Value)| (key.clone(), value.clone());
     let snapshot = buffer.snapshot();
     let forward: Vec<_> = snapshot.iter(range).map(owned).collect();
     assert_eq!(forward, expected);
@@ -18,7 +17,7 @@ fn assert_snapshot(buffer: &MemBuffer, range: &KeyRange, expected: &[(Key, Value
     assert_eq!(backward, expected);
     assert_eq!(rest(&mut buffer.snapshot_cursor(range.clone(), Direction::Reverse), buffer), expected);
     for (key, value) in &expected {
-        assert_eq!(snapshot.get(key.as_slice()), Some(value));
+        assert_eq!(snapshot.get(key.as_slice()).map(ValueRef::to_value).as_ref(), Some(value));
     }
 }
 
@@ -55,8 +54,8 @@ fn the_snapshot_does_not_see_what_stages_write() {
     buffer.release(inner).unwrap();
     assert_snapshot(&buffer, &KeyRange::ALL, &expected);
     buffer.release(outer).unwrap();
-    assert_eq!(buffer.snapshot().get(&[4]), Some(&Value::Tombstone));
-    assert_eq!(buffer.snapshot().get(&[1]), Some(&put(&[3])));
+    assert_eq!(buffer.snapshot().get(&[4]).map(ValueRef::to_value), Some(Value::Tombstone));
+    assert_eq!(buffer.snapshot().get(&[1]).map(ValueRef::to_value), Some(put(&[3])));
 }
 
 #[test]
@@ -70,7 +69,7 @@ fn a_cursor_reads_on_while_stages_are_written() {
             buffer.stage();
             let mut cursor = buffer.snapshot_cursor(range(&[0, 0], &[0, 255]), direction);
             let mut read = Vec::new();
-            while let Some((key, value)) = cursor.next(&buffer).unwrap() {
+            while let Some((key, value)) = cursor.next(&buffer).unwrap().map(owned) {
                 assert_eq!(value, put(key.as_slice()));
                 read.push(key);
                 set_all(&mut buffer, &[&[0, keys], &[1, read.len() as u8]]);
@@ -102,7 +101,7 @@ fn a_cursor_keeps_to_its_range() {
         (&[], &[2], 0..2),
         (&[], &[], 0..9),
     ];
-    let all: Vec<_> = buffer.iter(&KeyRange::ALL).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let all: Vec<_> = buffer.iter(&KeyRange::ALL).map(owned).collect();
     for (start, end, expected) in cases {
         assert_snapshot(&buffer, &range(start, end), &all[expected.clone()]);
     }
@@ -137,7 +136,7 @@ fn a_cursor_ends_when_what_it_reads_has_changed() {
         let stage = buffer.stage();
         let mut cursor = buffer.snapshot_cursor(range(&[0], &[255]), Direction::Forward);
         buffer.set(&[1], "new").unwrap();
-        assert_eq!(cursor.next(&buffer), Ok(Some((Key::from(&[0]), put(&[0])))));
+        assert_eq!(cursor.next(&buffer).unwrap().map(owned), Some((Key::from(&[0]), put(&[0]))));
         end(&mut buffer, stage, checkpoint);
         buffer.stage();
         assert_eq!(cursor.next(&buffer), Err(SnapshotChanged));

@@ -62,9 +62,9 @@ fn a_stage_released_into_one_that_is_cleaned_up_is_undone_too() {
     buffer.set("x", vec![0; 3]).unwrap();
     let inner = buffer.stage();
     buffer.set("yz", vec![0; 1]).unwrap();
-    assert_eq!(buffer.get(b"x"), Some(&put(&[0; 3])));
+    assert_eq!(buffer.get(b"x").map(ValueRef::to_value), Some(put(&[0; 3])));
     buffer.release(inner).unwrap();
-    assert_eq!(buffer.get(b"yz"), Some(&put(&[0; 1])));
+    assert_eq!(buffer.get(b"yz").map(ValueRef::to_value), Some(put(&[0; 1])));
     buffer.cleanup(outer).unwrap();
     assert_reads(&buffer, &[("x".into(), put(&[0; 2]))]);
 }
@@ -78,7 +78,7 @@ fn a_hundred_stages_deep_each_is_released_or_cleaned_up_on_its_own() {
         assert_eq!(stage.depth(), usize::from(depth) + 1);
         stages.push(stage);
         buffer.set("k", vec![depth]).unwrap();
-        assert_eq!(buffer.get(b"k"), Some(&put(&[depth])));
+        assert_eq!(buffer.get(b"k").map(ValueRef::to_value), Some(put(&[depth])));
     }
     for depth in (0..100_u8).rev() {
         let stage = stages.pop().unwrap();
@@ -89,7 +89,7 @@ fn a_hundred_stages_deep_each_is_released_or_cleaned_up_on_its_own() {
             buffer.release(stage).unwrap();
             depth
         };
-        assert_eq!(buffer.get(b"k"), Some(&put(&[expected])));
+        assert_eq!(buffer.get(b"k").map(ValueRef::to_value), Some(put(&[expected])));
     }
 }
 
@@ -144,7 +144,7 @@ fn a_value_of_equal_length_written_after_a_checkpoint_is_undone_as_well() {
     buffer.set("k", "2").unwrap();
     buffer.set("k", "3").unwrap();
     buffer.revert(checkpoint).unwrap();
-    assert_eq!(buffer.get(b"k"), Some(&put(b"1")));
+    assert_eq!(buffer.get(b"k").map(ValueRef::to_value), Some(put(b"1")));
 }
 
 #[test]
@@ -177,8 +177,7 @@ fn a_stage_lists_what_it_wrote() {
     let stage_3 = fill_stage(&mut buffer, 100..200, 3);
 
     let staged = |buffer: &MemBuffer, stage| {
-        let mut staged: Vec<_> =
-            buffer.staged(stage).unwrap().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let mut staged: Vec<_> = buffer.staged(stage).unwrap().map(owned).collect();
         staged.sort_by(|(a, _), (b, _)| a.cmp(b));
         staged
     };
@@ -189,7 +188,7 @@ fn a_stage_lists_what_it_wrote() {
     buffer.release(stage_2).unwrap();
     assert_eq!(staged(&buffer, stage_1), [pairs(0..50, 0), pairs(50..150, 2)].concat());
     let first = buffer.staged(stage_1).unwrap().next();
-    assert_eq!(first.map(|(key, _)| key), Some(&key(149)), "the last written comes first");
+    assert_eq!(first.map(|(key, _)| key.to_key()), Some(key(149)), "the last written comes first");
 }
 
 #[test]
@@ -231,13 +230,13 @@ fn the_history_of_a_key_goes_back_through_its_stages() {
     buffer.set("k", "1").unwrap();
     let stage = buffer.stage();
     buffer.set("k", "11").unwrap();
-    let history: Vec<_> = buffer.history(b"k").cloned().collect();
+    let history: Vec<_> = buffer.history(b"k").map(ValueRef::to_value).collect();
     assert_eq!(history, [put(b"11"), put(b"1")]);
-    assert_eq!(buffer.history(b"k").find(|value| **value == put(b"1")), Some(&put(b"1")));
-    assert_eq!(buffer.history(b"k").find(|value| **value == put(b"111")), None);
+    assert_eq!(buffer.history(b"k").find(|value| *value == put(b"1")).map(ValueRef::to_value), Some(put(b"1")));
+    assert_eq!(buffer.history(b"k").find(|value| *value == put(b"111")), None);
     assert_eq!(buffer.history(b"other").count(), 0);
     buffer.cleanup(stage).unwrap();
-    let history: Vec<_> = buffer.history(b"k").cloned().collect();
+    let history: Vec<_> = buffer.history(b"k").map(ValueRef::to_value).collect();
     assert_eq!(history, [put(b"1")]);
 }
 
@@ -246,10 +245,10 @@ fn a_key_read_from_a_stage_outlives_it() {
     let mut buffer = MemBuffer::new();
     let stage = buffer.stage();
     buffer.set("k", "v").unwrap();
-    let handle = buffer.iter_with_flags(&KeyRange::ALL).next().unwrap().key.clone();
-    assert_eq!((&handle, buffer.get(handle.as_slice())), (&Key::from("k"), Some(&put(b"v"))));
+    let handle = buffer.iter_with_flags(&KeyRange::ALL).next().unwrap().key.to_key();
+    assert_eq!((&handle, buffer.get(handle.as_slice()).map(ValueRef::to_value)), (&Key::from("k"), Some(put(b"v"))));
     buffer.cleanup(stage).unwrap();
-    assert_eq!((&handle, buffer.get(handle.as_slice())), (&Key::from("k"), None));
+    assert_eq!((&handle, buffer.get(handle.as_slice()).map(ValueRef::to_value)), (&Key::from("k"), None));
 }
 
 #[test]

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use quickcheck::{Arbitrary, Gen, quickcheck};
 use tikv_proto::kvrpcpb::{Assertion, AssertionLevel, Op};
 
@@ -62,11 +61,11 @@ fn every_kind_of_entry_becomes_its_mutation() {
 
 #[test]
 fn values_are_shared_with_the_buffer() {
-    let value = Bytes::from("a value that would be long if it were longer");
     let mut buffer = MemBuffer::new();
-    buffer.set("a", value.clone()).expect("room");
-    let mutations = build(&buffer, AssertionLevel::Off).expect("mutations");
-    assert_eq!(mutations.as_slice()[0].value.as_ptr(), value.as_ptr());
+    buffer.set("a", "a value that would be long if it were longer").expect("room");
+    buffer.share();
+    let values = || build(&buffer, AssertionLevel::Off).expect("mutations").into_vec();
+    assert_eq!(values()[0].value.as_ptr(), values()[0].value.as_ptr());
 }
 
 #[test]
