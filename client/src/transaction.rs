@@ -19,6 +19,8 @@ use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
 pub struct TransactionOptions {
     pub(crate) start_ts: Option<Timestamp>,
     pub(crate) timeout: Option<Duration>,
+    async_commit: bool,
+    one_phase_commit: bool,
     reads: Option<fn(SnapshotOptions) -> SnapshotOptions>,
     commit: Option<fn(CommitOptions) -> CommitOptions>,
 }
@@ -36,6 +38,20 @@ impl TransactionOptions {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Lets it commit as soon as all its keys are locked, which saves a round trip: see [`CommitOptions::async_commit`].
+    #[must_use]
+    pub fn async_commit(mut self) -> Self {
+        self.async_commit = true;
+        self
+    }
+
+    /// Lets it commit with one request if that holds all its keys: see [`CommitOptions::one_phase_commit`].
+    #[must_use]
+    pub fn one_phase_commit(mut self) -> Self {
+        self.one_phase_commit = true;
         self
     }
 
@@ -98,7 +114,8 @@ impl Transaction {
         if let Some(timeout) = options.timeout {
             snapshot = snapshot.with_timeout(timeout);
         }
-        let commit = CommitOptions::new(client.config());
+        let TransactionOptions { async_commit, one_phase_commit, .. } = options;
+        let commit = CommitOptions { async_commit, one_phase_commit, ..CommitOptions::new(client.config()) };
         let commit = options.commit.map_or(commit.clone(), |change| change(commit));
         let now = client.shared().runtime.now();
         let txn = Mutex::new(txn::Transaction::new(client.config(), start_ts, now, commit));

@@ -82,9 +82,10 @@ fn only_functions_that_are_tests_count_as_tests() {
         #[test]\nfn plain() {}\n\n\
         #[tokio::test]\n#[should_panic]\nasync fn with_attributes() {}\n\n\
         quickcheck! {\n    fn property(a: u8) -> bool {\n        true\n    }\n}\n\n\
+        pub async fn scenario(rt: &Rt) {\n}\n\n\
         mod inner {\n    #[test]\n    fn nested() {}\n\n    fn not_nested() {}\n}\n\n\
         fn not_a_test() {}\n// fn commented() {}\n";
-    let tests = ["plain", "with_attributes", "property", "nested"];
+    let tests = ["plain", "with_attributes", "property", "scenario", "nested"];
     assert!(tests.into_iter().all(|name| has_test(source, name)));
     let others = ["not_a_test", "not_nested", "commented", "absent", "nest", "pla"];
     assert!(!others.into_iter().any(|name| has_test(source, name)));
@@ -234,6 +235,10 @@ fn has_test(source: &str, name: &str) -> bool {
     let definition = format!("fn {name}(");
     (0..lines.len()).any(|index| {
         let line = lines[index].trim_start();
+        // A scenario is run by a test of every runtime.
+        if line == format!("pub async {definition}rt: &Rt) {{") {
+            return true;
+        }
         let defines = line.starts_with(&definition) || line.starts_with(&format!("async {definition}"));
         defines && (has_test_attribute(&lines[..index]) || is_property(&lines[..index]))
     })

@@ -8,15 +8,9 @@ use tikv_core::machine::{Phases, Transition, TransitionCounts};
 /// Why the simulation hardly ever takes a transition. The unit tests of its machine take it.
 const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("RegionCall", "Calling", "Locating", "most region errors of a call by key are waited for first"),
-    ("ResolveTxn", "CheckingStatus", "RecoveringAsyncCommit", ASYNC_COMMIT),
-    ("ResolveTxn", "RecoveringAsyncCommit", "CheckingStatus", ASYNC_COMMIT),
-    ("ResolveTxn", "RecoveringAsyncCommit", "Releasing", ASYNC_COMMIT),
-    ("ResolveTxn", "RecoveringAsyncCommit", "done", ASYNC_COMMIT),
     ("ScanPage", "PassingLocks", "Locating", MEMORY_LOCK),
     ("ScanPage", "PassingLocks", "Scanning", MEMORY_LOCK),
-    ("PassLocks", "start", "Waiting", PASSABLE),
-    ("PassLocks", "Resolving", "Waiting", PASSABLE),
-    ("PassLocks", "Waiting", "done", PASSABLE),
+    ("PassLocks", "start", "Waiting", "a reader that meets ever new locks of known transactions"),
     ("Heartbeat", "FetchingTimestamp", "Sleeping", "PD fails just when a transaction is kept alive"),
     ("Heartbeat", "FetchingTimestamp", "done", "no transaction is an hour old"),
     ("FetchCommitTs", "Fetching", "WaitingForClock", CLOCK),
@@ -27,9 +21,7 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("Cleanup", "Grouping", "done", "PD fails for longer than the budget of a cleanup"),
     ("PrewriteBatch", "Calling", "WaitingForLock", "nine transactions in a row are known to have ended"),
 ];
-const ASYNC_COMMIT: &str = "no client commits asynchronously";
 const MEMORY_LOCK: &str = "only a lock in memory makes TiKV refuse a whole page";
-const PASSABLE: &str = "readers pass the locks of transactions that commit in two phases";
 const CLOCK: &str = "PD's clock is behind only timestamps of other clusters";
 
 /// What [`TransitionCounts`] amount to, one line for each machine.

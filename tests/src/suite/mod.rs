@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod cancellation;
+pub mod decisions;
 pub mod disturbance;
 pub mod lifecycle;
 pub mod locks;
@@ -44,6 +45,11 @@ macro_rules! for_each_scenario {
                 a_large_transaction_commits_over_many_regions,
                 a_stream_of_pairs_reads_page_by_page,
                 values_of_a_mebibyte_commit,
+            }
+            decisions {
+                all_keys_are_committed_at_one_timestamp,
+                readers_are_not_overtaken,
+                commits_follow_real_time,
             }
             locks {
                 what_was_only_prewritten_is_rolled_back_by_who_meets_it,

@@ -350,6 +350,18 @@ fn an_answer_holds_for_every_earlier_attempt() {
 }
 
 #[test]
+fn a_refused_key_settles_it_whatever_becomes_of_the_others() {
+    let mut script = begun(["a", "z"], asynchronous());
+    let first = expect_keys(&mut script, &["a"]);
+    let second = expect_keys(&mut script, &["z"]);
+    refuse_prewrite(&mut script, first, conflict_with(ts(1_050), "a"));
+    script.expect_cancel(second);
+    let (error, keys) = expect_failed(&mut script);
+    assert!(matches!(error, Error::WriteConflict(_)));
+    assert_eq!(keys, ["a", "z"]);
+}
+
+#[test]
 fn a_lost_answer_is_remembered_when_the_region_splits() {
     let mut script = begun(["a", "h"], asynchronous());
     expect_keys(&mut script, &["a", "h"]);
