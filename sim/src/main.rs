@@ -59,7 +59,7 @@ struct Serve {
     /// Raw values have a TTL, which they always have on API version 2.
     #[arg(long)]
     raw_ttl: bool,
-    /// Regions with more keys than this split by themselves. Without it, regions never do.
+    /// Regions with so many transactional keys split by themselves. Without it, regions never do.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     region_max_keys: Option<u64>,
     /// Keys in each part of such a region. Without it, two thirds of --region-max-keys.
@@ -133,7 +133,7 @@ fn run(serve: Serve) -> io::Result<()> {
 fn options(serve: Serve) -> ServeOptions {
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let split_check = serve.region_max_keys.map(|max_keys| {
-        let check = SplitCheck::above(count(max_keys));
+        let check = SplitCheck::at(count(max_keys));
         SplitCheck { split_keys: serve.region_split_keys.map_or(check.split_keys, count), ..check }
     });
     let cluster = ClusterOptions {

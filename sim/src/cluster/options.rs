@@ -50,11 +50,13 @@ pub struct ClusterOptions {
 }
 
 /// When and how regions split by themselves. TiKV: the split checker by keys (`coprocessor.region-max-keys` and others).
+///
+/// As there, what counts are the versions that transactions have left of keys. Raw keys do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SplitCheck {
-    /// A region that holds more keys than this is split.
+    /// A region that holds so many is split.
     pub max_keys: usize,
-    /// So many keys are in each of its parts, but for the last one.
+    /// So many are in each of its parts, but for the last one.
     pub split_keys: usize,
     /// So many parts are split off at once; what is left of the region is looked at again the next time.
     pub batch_limit: usize,
@@ -63,9 +65,9 @@ pub struct SplitCheck {
 }
 
 impl SplitCheck {
-    /// Splits regions of more than so many keys into parts of two thirds of it, up to 100 at once, after a second.
+    /// Splits regions of so many keys into parts of two thirds of it, up to 100 at once, after a second.
     #[must_use]
-    pub fn above(max_keys: usize) -> Self {
+    pub fn at(max_keys: usize) -> Self {
         let split_keys = max_keys.div_ceil(3).saturating_mul(2);
         SplitCheck { max_keys, split_keys, batch_limit: 100, interval: Duration::from_secs(1) }
     }

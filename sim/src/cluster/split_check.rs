@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use tikv_core::key::Key;
 use tikv_core::request::{Access, RequestKind};
 use tikv_core::time::Time;
-use tikv_proto::kvrpcpb::ApiVersion;
 
 use super::request_keys::is_raw;
 use super::{Cluster, SplitCheck, encoded};
@@ -17,8 +16,7 @@ use super::{Cluster, SplitCheck, encoded};
 #[derive(Clone, Debug, Default)]
 pub(super) struct SplitChecks {
     pub(super) at: Option<Time>,
-    /// Ids, and whether raw keys were written.
-    regions: BTreeSet<(u64, bool)>,
+    regions: BTreeSet<u64>,
 }
 
 impl Cluster {
@@ -30,63 +28,54 @@ impl Cluster {
 
     /// Has the region that a request has been executed in looked at, if that may have made it grow.
     pub(super) fn plan_split_check(&mut self, now: Time, region_id: u64, kind: RequestKind) {
-        if kind.facts().access == Access::Write {
-            self.plan(now, region_id, is_raw(kind));
-        }
-    }
-
-    fn plan(&mut self, now: Time, region_id: u64, raw: bool) {
         let Some(check) = self.split_check else { return };
-        self.split_checks.regions.insert((region_id, raw));
-        self.split_checks.at.get_or_insert(now + check.interval);
+        if kind.facts().access == Access::Write && !is_raw(kind) {
+            self.split_checks.regions.insert(region_id);
+            self.split_checks.at.get_or_insert(now + check.interval);
+        }
     }
 
     /// Splits the regions that are too large, if it is time.
     pub(super) fn run_split_checks(&mut self, now: Time) {
         let Some(check) = self.split_check.filter(|_| self.split_checks.at.is_some_and(|at| at <= now)) else { return };
-        for (region_id, raw) in std::mem::take(&mut self.split_checks).regions {
-            let split_keys = check.split_keys(&self.first_keys(region_id, raw, check.enough_keys()));
+        for region_id in std::mem::take(&mut self.split_checks).regions {
+            let split_keys = self.where_to_split(region_id, &check);
             if split_keys.is_empty() {
                 continue;
             }
             // What is left keeps the id, and may still be too large. A region without a leader has to wait as well.
             let _ = self.topology.split_region(region_id, &split_keys);
-            self.plan(now, region_id, raw);
+            self.split_checks.regions.insert(region_id);
+            self.split_checks.at = Some(now + check.interval);
         }
     }
 
-    /// The first keys of one API in a region, as regions are bounded, in order.
-    fn first_keys(&self, region_id: u64, raw: bool, limit: usize) -> Vec<Key> {
+    fn where_to_split(&self, region_id: u64, check: &SplitCheck) -> Vec<Key> {
         let Some(region) = self.topology.regions().get(region_id) else { return Vec::new() };
-        let is_plain = raw && self.topology.api_version() != ApiVersion::V2;
-        let range = if is_plain { region.bounds() } else { self.txn_range(region) };
-        let encode = |key: &Key| encoded(key.as_slice());
-        match (raw, is_plain) {
-            (true, true) => self.storage.raw_keys(&range).take(limit).cloned().collect(),
-            (true, false) => self.storage.raw_keys(&range).take(limit).map(encode).collect(),
-            (false, _) => self.storage.committed_keys(&range).take(limit).map(encode).collect(),
-        }
+        let range = self.txn_range(region);
+        let records: Vec<&Key> = self.storage.write_records(&range).take(check.enough_records()).collect();
+        let mut keys: Vec<Key> = check.split_keys(&records).map(|key| encoded(key.as_slice())).collect();
+        // The versions of a key stay together.
+        keys.dedup();
+        keys.retain(|key| *key != region.bounds().start);
+        keys
     }
 }
 
 impl SplitCheck {
-    /// Who knows so many keys knows where to split.
-    fn enough_keys(&self) -> usize {
-        self.split_keys.saturating_mul(self.batch_limit).saturating_add(self.max_keys).saturating_add(1)
+    /// Who knows so many records knows where to split.
+    fn enough_records(&self) -> usize {
+        self.split_keys.saturating_mul(self.batch_limit).saturating_add(self.max_keys)
     }
 
-    /// Where to split a region that holds these keys.
-    fn split_keys(&self, keys: &[Key]) -> Vec<Key> {
-        if keys.len() <= self.max_keys {
-            return Vec::new();
-        }
+    /// Where to split a region that holds these records.
+    fn split_keys<'a>(&self, records: &'a [&'a Key]) -> impl Iterator<Item = &'a Key> {
         let step = self.split_keys.max(1);
-        let mut begins: Vec<usize> = (step..keys.len()).step_by(step).collect();
+        let is_large = records.len() >= self.max_keys;
+        let begins = (step..if is_large { records.len() } else { 0 }).step_by(step);
         // The last two parts stay together if that is not too large.
-        let last = begins.last().map_or(0, |last| keys.len() - last);
-        if last + step < self.max_keys {
-            begins.pop();
-        }
-        begins.into_iter().take(self.batch_limit).filter_map(|index| keys.get(index)).cloned().collect()
+        let last = begins.clone().next_back().map_or(0, |last| records.len() - last);
+        let kept = if last + step < self.max_keys { begins.len().saturating_sub(1) } else { begins.len() };
+        begins.take(kept.min(self.batch_limit)).map(|index| records[index])
     }
 }

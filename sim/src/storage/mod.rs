@@ -269,15 +269,9 @@ impl Storage {
         self.data.oldest_prewrite(range)
     }
 
-    /// The keys of a range that transactions have committed something to (deletions too), in order.
-    pub fn committed_keys(&self, range: &KeyRange) -> impl Iterator<Item = &Key> {
-        let committed = self.data.range(range).filter(|(_, record)| !record.writes.is_empty());
-        committed.map(|(key, _)| key)
-    }
-
-    /// The raw keys of a range in the default column family, in order.
-    pub fn raw_keys(&self, range: &KeyRange) -> impl Iterator<Item = &Key> {
-        self.raw.range(raw::Cf::Default, range).map(|(key, _)| key)
+    /// The keys of a range that transactions have ended on, in order, each as often as it has write records.
+    pub fn write_records(&self, range: &KeyRange) -> impl Iterator<Item = &Key> {
+        self.data.range(range).flat_map(|(key, record)| std::iter::repeat_n(key, record.writes.len()))
     }
 
     /// Drops the versions of a range that no read at or after `safe_point` can see. Locks must have been resolved before.

@@ -101,7 +101,7 @@ impl RawData {
         self.values.remove(&(cf, key));
     }
 
-    pub(super) fn range(&self, cf: Cf, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Key, &Bytes)> {
+    fn range(&self, cf: Cf, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Key, &Bytes)> {
         use std::ops::Bound::{Excluded, Included};
 
         let next_cf = match cf {

@@ -157,7 +157,7 @@ fn a_store_tells_its_settings_on_its_status_port() {
     for (api_version, number, ttl) in
         [(ApiVersion::V1, 1, false), (ApiVersion::V1ttl, 1, true), (ApiVersion::V2, 2, true)]
     {
-        let split_check = Some(SplitCheck::above(10));
+        let split_check = Some(SplitCheck::at(10));
         let cluster = ClusterOptions { api_version, split_check, ..ClusterOptions::default() };
         with_cluster(ServeOptions { cluster, ..ServeOptions::default() }, async |cluster| {
             let address = cluster.status_addresses()[&2];
