@@ -2,7 +2,7 @@
 //! dependencies between transactions from what they read and wrote, and looks for the cycles that an isolation level forbids.
 
 use adya::{History, Opts, Report, Valid, Workload};
-use tikv_sim::simulate::{FaultSet, Plan, Scenario, Simulation, WorkloadKind};
+use tikv_sim::simulate::{FaultSet, Plan, Runner, Scenario, WorkloadKind};
 
 /// What TiKV promises: snapshots, and that what begins after something was acknowledged sees it.
 const PROMISED: &str = "strong-snapshot-isolation";
@@ -22,7 +22,7 @@ fn check(history: &str, workload: Workload, model: &str) -> Report {
 
 fn history(seed: u64, kind: WorkloadKind, faults: FaultSet) -> String {
     let plan = Plan { workload: Some(kind), faults, transactions: 80 };
-    let report = Simulation { history: true, ..Simulation::default() }.run(&Scenario::draw(seed, &plan));
+    let report = Runner { history: true, ..Runner::default() }.run(&Scenario::draw(seed, &plan));
     assert_eq!(report.violation, None, "seed {seed}");
     report.history.expect("a history")
 }
@@ -60,7 +60,7 @@ fn a_history_tells_of_every_transaction_how_it_began_and_ended() {
 #[test]
 fn other_workloads_have_no_history() {
     let plan = Plan { workload: Some(WorkloadKind::Bank), transactions: 10, ..Plan::default() };
-    let report = Simulation { history: true, ..Simulation::default() }.run(&Scenario::draw(1, &plan));
+    let report = Runner { history: true, ..Runner::default() }.run(&Scenario::draw(1, &plan));
     assert_eq!(report.history, None);
 }
 
@@ -154,10 +154,10 @@ fn ignored_conflicts_are_found_in_what_clients_tell() {
 /// checker is given ends there, too.
 #[cfg(feature = "canary")]
 fn found_by_the_checker(canary: tikv_core::canary::Canary) -> bool {
-    let simulation = Simulation { history: true, canary: Some(canary), ..Simulation::default() };
+    let runner = Runner { history: true, canary: Some(canary), ..Runner::default() };
     (0..200).any(|seed| {
         let plan = Plan { workload: Some(WorkloadKind::Append), faults: FaultSet::NONE, transactions: 150 };
-        let history = simulation.run(&Scenario::draw(seed, &plan)).history.unwrap_or_default();
+        let history = runner.run(&Scenario::draw(seed, &plan)).history.unwrap_or_default();
         check(&history, Workload::ListAppend, PROMISED).valid == Valid::False
     })
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use clap::Args;
-use tikv_sim::simulate::{FaultSet, Options, Plan, Simulation, WorkloadKind};
+use tikv_sim::simulate::{FaultSet, Options, Plan, Runner, WorkloadKind};
 
 #[cfg(feature = "canary")]
 pub(crate) use self::canaries::Canaries;
@@ -45,11 +45,11 @@ impl Draw {
     }
 
     /// A run of which nothing is written down.
-    fn simulation(&self) -> Simulation {
-        Simulation {
+    fn runner(&self) -> Runner {
+        Runner {
             #[cfg(feature = "canary")]
             canary: self.canary,
-            ..Simulation::default()
+            ..Runner::default()
         }
     }
 

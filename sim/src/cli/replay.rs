@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::Args;
-use tikv_sim::simulate::{Options, Report, Scenario, Simulation};
+use tikv_sim::simulate::{Options, Report, Runner, Scenario, page};
 
 use super::{Draw, complain, say};
 
@@ -24,6 +24,9 @@ pub(crate) struct Replay {
     /// Another value for an option of the run, as in clients=1 (what the options are is printed first of all); may be repeated.
     #[arg(long = "set", value_name = "OPTION=VALUE")]
     settings: Vec<Setting>,
+    /// Writes what happens as a page for a browser, instead of line by line: who sends what to whom, and when.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Writes what clients did and were told as JSON lines, as Elle and other checkers of histories read them (of the
     /// workloads append and register).
     #[arg(long, value_name = "FILE")]
@@ -72,16 +75,16 @@ impl Replay {
             complain(&format!("the workload {} has no history: append and register have", scenario.workload));
             return ExitCode::FAILURE;
         }
-        let simulation = Simulation { trace: !self.quiet, history: self.history.is_some(), ..self.draw.simulation() };
-        let report = simulation.run(&scenario);
-        if !self.quiet {
+        let runner = Runner { trace: !self.quiet, history: self.history.is_some(), ..self.draw.runner() };
+        let report = runner.run(&scenario);
+        if !self.quiet && self.html.is_none() {
             let mut text = scenario.to_string();
             for event in &report.trace {
                 let _ = writeln!(text, "{event}");
             }
             say(&format!("{text}{}", report.totals));
         }
-        if let Err((path, error)) = self.write_files(&report) {
+        if let Err((path, error)) = self.write_files(&scenario, &report) {
             complain(&format!("{}: {error}", path.display()));
             return ExitCode::FAILURE;
         }
@@ -110,10 +113,27 @@ impl Replay {
         scenario
     }
 
-    fn write_files<'a>(&'a self, report: &Report) -> Result<(), (&'a Path, io::Error)> {
+    /// What repeats this run.
+    fn command(&self) -> String {
+        let mut command = self.draw.command(self.seed);
+        if let Some(Kept(kept)) = &self.keep {
+            let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+            let _ = write!(command, " --keep {}", if kept.is_empty() { "none".to_owned() } else { kept.join(",") });
+        }
+        for Setting(name, value) in &self.settings {
+            let _ = write!(command, " --set {name}={value}");
+        }
+        command
+    }
+
+    fn write_files<'a>(&'a self, scenario: &Scenario, report: &Report) -> Result<(), (&'a Path, io::Error)> {
         if let (Some(path), Some(history)) = (&self.history, &report.history) {
             std::fs::write(path, history).map_err(|error| (path.as_path(), error))?;
             say(&format!("history: {}", path.display()));
+        }
+        if let Some(path) = &self.html {
+            std::fs::write(path, page(scenario, report, &self.command())).map_err(|error| (path.as_path(), error))?;
+            say(&format!("page: {}", path.display()));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::Args;
-use tikv_sim::simulate::{Report, Scenario, Simulation};
+use tikv_sim::simulate::{Report, Runner, Scenario};
 
 use super::failure::Care;
 use super::progress::Progress;
@@ -87,13 +87,13 @@ impl Run {
     }
 
     fn work(&self, shared: &Shared) {
-        let simulation = Simulation { history: self.histories.is_some(), ..self.draw.simulation() };
+        let runner = Runner { history: self.histories.is_some(), ..self.draw.runner() };
         while !shared.stopped.load(Ordering::Relaxed) {
             let seed = shared.next_seed.fetch_add(1, Ordering::Relaxed);
             if !self.goes_on(shared, seed) {
                 return;
             }
-            let report = simulation.run(&Scenario::draw(seed, &self.draw.plan()));
+            let report = runner.run(&Scenario::draw(seed, &self.draw.plan()));
             self.keep_history(shared, seed, &report);
             let violations = {
                 let mut progress = shared.progress();

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tikv_core::canary::Canary;
 
-use super::Simulation;
+use super::Runner;
 use super::check::Broken;
 use super::scenario::{Plan, Scenario};
 
@@ -24,8 +24,8 @@ pub struct Caught {
 pub fn hunt(canary: Canary, seeds: Range<u64>, plan: &Plan) -> Option<Caught> {
     let first = seeds.start;
     seeds.into_iter().find_map(|seed| {
-        let simulation = Simulation { canary: Some(canary), ..Simulation::default() };
-        let violation = simulation.run(&Scenario::draw(seed, plan)).violation?;
+        let runner = Runner { canary: Some(canary), ..Runner::default() };
+        let violation = runner.run(&Scenario::draw(seed, plan)).violation?;
         Some(Caught { seed, seeds: seed - first + 1, violation })
     })
 }

@@ -35,6 +35,7 @@ mod faults;
 mod minimise;
 mod network;
 mod options;
+mod page;
 mod queue;
 mod report;
 mod scenario;
@@ -50,6 +51,7 @@ pub use self::check::{Broken, Rule};
 pub use self::faults::{FaultKind, FaultSet, Injection, UnknownFault};
 pub use self::minimise::{Limits, Minimised, minimise};
 pub use self::options::{Options, UnknownOption};
+pub use self::page::page;
 pub use self::report::{Report, Totals};
 pub use self::scenario::{Plan, Scenario};
 pub use self::trace::{Node, TraceEvent, TraceKind};
@@ -59,7 +61,7 @@ use self::world::World;
 
 /// How to run scenarios: what to write down. Whatever it is, the same happens, and as fast as it can if nothing is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Simulation {
+pub struct Runner {
     /// Whether all events are kept.
     pub trace: bool,
     /// Whether a [history](Report::history) of the transactions is written.
@@ -69,7 +71,7 @@ pub struct Simulation {
     pub canary: Option<tikv_core::canary::Canary>,
 }
 
-impl Simulation {
+impl Runner {
     /// Runs a scenario. A panic is reported as a broken [rule](Rule::NoPanic).
     #[must_use]
     pub fn run(self, scenario: &Scenario) -> Report {
@@ -87,11 +89,11 @@ impl Simulation {
 /// Runs a scenario.
 #[must_use]
 pub fn simulate(scenario: &Scenario) -> Report {
-    Simulation::default().run(scenario)
+    Runner::default().run(scenario)
 }
 
 /// Runs a scenario, and keeps all events.
 #[must_use]
 pub fn simulate_with_trace(scenario: &Scenario) -> Report {
-    Simulation { trace: true, ..Simulation::default() }.run(scenario)
+    Runner { trace: true, ..Runner::default() }.run(scenario)
 }

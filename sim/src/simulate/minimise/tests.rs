@@ -114,14 +114,14 @@ fn it_ends_after_so_many_runs_with_what_it_has() {
 #[cfg(feature = "canary")]
 #[test]
 fn the_schedule_of_a_known_mistake_is_cut_down() {
-    use crate::simulate::{Simulation, hunt};
+    use crate::simulate::{Runner, hunt};
     use tikv_core::canary::Canary;
 
     let plan = Plan { transactions: 100, ..Plan::default() };
     let canary = Canary::UndeterminedMasked;
     let caught = hunt(canary, 0..2_000, &plan).expect("a mistake that is noticed");
-    let simulation = Simulation { canary: Some(canary), ..Simulation::default() };
-    let run = |scenario: &Scenario| simulation.run(scenario).violation.map(|broken| broken.rule);
+    let runner = Runner { canary: Some(canary), ..Runner::default() };
+    let run = |scenario: &Scenario| runner.run(scenario).violation.map(|broken| broken.rule);
     let whole = Scenario::draw(caught.seed, &plan);
     let least = minimise(&whole, caught.violation.rule, Limits { runs: 300 }, run);
     assert_eq!(run(&least.scenario), Some(caught.violation.rule));

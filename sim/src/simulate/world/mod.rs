@@ -29,7 +29,7 @@ use tikv_core::rng::Rng;
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 
-use super::Simulation;
+use super::Runner;
 use super::check::{Broken, Check, History, RawHistory, Rule, broken, ensure};
 use super::client::{Client, ClientId, Clock, count_down};
 use super::elle::Observed;
@@ -175,7 +175,7 @@ pub(super) struct World {
 
 impl World {
     /// Clients have these settings, but for the auditor, who has those of the scenario.
-    pub(super) fn new(scenario: &Scenario, config: Config, simulation: Simulation) -> Self {
+    pub(super) fn new(scenario: &Scenario, config: Config, runner: Runner) -> Self {
         let scenario = scenario.clone();
         let options = &scenario.options;
         let mut rng = Rng::new(scenario.seed ^ 0x5EED_0000_0000_0000);
@@ -204,8 +204,8 @@ impl World {
             history: History::default(),
             raw: RawHistory::default(),
             changes: Vec::new(),
-            trace: Trace::new(simulation.trace),
-            observed: (simulation.history && scenario.workload.history_model().is_some()).then(Observed::new),
+            trace: Trace::new(runner.trace),
+            observed: (runner.history && scenario.workload.history_model().is_some()).then(Observed::new),
             lockers: BTreeMap::new(),
             totals: Totals { runs: 1, ..Totals::default() },
             messages_under_way: 0,
