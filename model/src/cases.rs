@@ -1,6 +1,6 @@
 //! The cases that are explored.
 
-use crate::setup::Work::{AsyncWrite, BatchGet, Scan, Write, WriteInTime};
+use crate::setup::Work::{AsyncWrite, BatchGet, OnePhaseWrite, Scan, Write, WriteInTime};
 use crate::setup::{Luck, Setup, Work};
 
 const A: &[&str] = &["a"];
@@ -35,6 +35,7 @@ pub fn small() -> Vec<Setup> {
         one_region("a fault", pair, Luck { faults: 1, ..LUCKY }),
         two_regions("a deadline", short, Luck { faults: 1, leaps: 1, ..LUCKY }),
         two_regions("an async commit", &[&[AsyncWrite(AB)], &[BatchGet(AB)]], Luck { crashes: 1, ..LUCKY }),
+        one_region("one phase", &[&[OnePhaseWrite(AB)], &[BatchGet(AB)]], Luck { faults: 1, ..LUCKY }),
         two_regions("lost interest", pair, Luck { abandons: 1, ..LUCKY }),
         with_heartbeats(two_regions("a heartbeat", &[&[Write(A)], &[BatchGet(A)]], Luck { leaps: 1, ..LUCKY })),
     ]
@@ -67,6 +68,11 @@ pub fn large() -> Vec<Setup> {
             "async commit of three keys, a death",
             &[&[AsyncWrite(ABC)], &[Scan(ABC)]],
             Luck { crashes: 1, ..LUCKY },
+        ),
+        one_region(
+            "one phase, a split, a fault",
+            &[&[OnePhaseWrite(AB)], &[BatchGet(AB)]],
+            Luck { splits: 1, faults: 1, crashes: 1, ..LUCKY },
         ),
         one_region("async commit, a split, a death", async_pair, Luck { splits: 1, crashes: 1, leaps: 1, ..LUCKY }),
         two_regions("async commit against 2PC", &[&[AsyncWrite(AB)], &[Write(AB)]], Luck { crashes: 1, ..LUCKY }),

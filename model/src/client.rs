@@ -15,8 +15,6 @@ use tikv_core::machine::{
 use tikv_core::request::pd::PdResponse;
 use tikv_core::rng::Rng;
 
-use crate::async_writer::AsyncWriter;
-use crate::history::Reported;
 use crate::servers::{Clock, Regions, ask_pd};
 
 /// What a machine of a client is.
@@ -24,19 +22,8 @@ use crate::servers::{Clock, Regions, ask_pd};
 pub(crate) enum Program {
     /// An operation that somebody waits for.
     Operation(Box<Operation>),
-    /// A foreign transaction that somebody waits for.
-    AsyncWriter(Box<AsyncWriter>),
     /// What nobody waits for.
     Background(BackgroundMachine),
-}
-
-/// How a machine that somebody waited for has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum End {
-    /// An operation.
-    Operation(Outcome),
-    /// An [`AsyncWriter`].
-    AsyncWriter(Reported),
 }
 
 /// Names a machine of a client, in the order in which they were started.
@@ -89,7 +76,7 @@ pub(crate) struct Effects {
     /// Calls whose answers nobody waits for any more.
     pub(crate) cancelled: Vec<(TaskId, Token)>,
     /// How the machine that somebody waited for has ended.
-    pub(crate) ended: Option<End>,
+    pub(crate) ended: Option<Outcome>,
 }
 
 impl Effects {
@@ -148,7 +135,7 @@ impl Client {
         if let Some(mut task) = run.take(|task| task.owned) {
             let abandoned = run.with_context(&mut task, |program, cx| match program {
                 Program::Operation(operation) => operation.abandon(cx),
-                Program::AsyncWriter(_) | Program::Background(_) => Abandoned::FinishInBackground,
+                Program::Background(_) => Abandoned::FinishInBackground,
             });
             task.owned = false;
             run.carry_out(&mut task);
@@ -245,7 +232,7 @@ impl<'r, 's> Run<'r, 's> {
         }
     }
 
-    fn after_step(&mut self, mut task: Task, poll: Poll<Option<End>>) {
+    fn after_step(&mut self, mut task: Task, poll: Poll<Option<Outcome>>) {
         self.carry_out(&mut task);
         match poll {
             Poll::Pending => self.put_back(task),
@@ -325,18 +312,16 @@ fn wait_for(reason: SleepReason) -> Wait {
 }
 
 impl Program {
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
         match self {
-            Program::Operation(operation) => operation.start(cx).map(|end| Some(End::Operation(end))),
-            Program::AsyncWriter(writer) => writer.start(cx).map(|end| Some(End::AsyncWriter(end))),
+            Program::Operation(operation) => operation.start(cx).map(Some),
             Program::Background(machine) => machine.start(cx).map(|()| None),
         }
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Option<End>> {
+    fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Option<Outcome>> {
         match self {
-            Program::Operation(operation) => operation.handle(cx, token, event).map(|end| Some(End::Operation(end))),
-            Program::AsyncWriter(writer) => writer.handle(cx, token, event).map(|end| Some(End::AsyncWriter(end))),
+            Program::Operation(operation) => operation.handle(cx, token, event).map(Some),
             Program::Background(machine) => machine.handle(cx, token, event).map(|()| None),
         }
     }

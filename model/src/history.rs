@@ -65,8 +65,8 @@ pub struct Txn {
     pub keys: Vec<Key>,
     /// What it writes there.
     pub value: Bytes,
-    /// Whether it commits asynchronously.
-    pub is_async: bool,
+    /// Whether its prewrites may decide: async commit, or one phase.
+    pub prewrites_decide: bool,
     /// What its caller was told.
     pub reported: Reported,
     /// When it committed, once that is decided.
@@ -101,10 +101,17 @@ type Checked = Result<(), &'static str>;
 
 impl History {
     /// A transaction begins.
-    pub fn begin(&mut self, start_ts: Timestamp, owner: (usize, usize), keys: Vec<Key>, value: Bytes, is_async: bool) {
+    pub fn begin(
+        &mut self,
+        start_ts: Timestamp,
+        owner: (usize, usize),
+        keys: Vec<Key>,
+        value: Bytes,
+        prewrites_decide: bool,
+    ) {
         self.on_new_timestamp(start_ts);
         let (reported, committed, rolled_back) = (Reported::Nothing, None, false);
-        self.txns.push(Txn { start_ts, owner, keys, value, is_async, reported, committed, rolled_back });
+        self.txns.push(Txn { start_ts, owner, keys, value, prewrites_decide, reported, committed, rolled_back });
     }
 
     /// Somebody begins to read or to write at this timestamp.
@@ -138,7 +145,7 @@ impl History {
         for txn in &mut self.txns {
             let keys: Vec<_> = txn.keys.iter().filter_map(|key| view.key(key)).collect();
             let by_record = keys.iter().find_map(|key| key.committed(txn.start_ts));
-            let by_locks = || if txn.is_async { decided_by_locks(txn, view) } else { None };
+            let by_locks = || if txn.prewrites_decide { decided_by_locks(txn, view) } else { None };
             txn.committed = txn.committed.or(by_record).or_else(by_locks);
             txn.rolled_back |= keys.iter().any(|key| key.rolled_back(txn.start_ts));
         }
@@ -201,7 +208,7 @@ impl Txn {
         }
         let committed_on = |key: &&KeyView| key.committed(self.start_ts).is_some();
         let secondary_first = keys.iter().any(committed_on) && !keys.first().is_some_and(committed_on);
-        ensure(self.is_async || !secondary_first, property::PRIMARY_FIRST)?;
+        ensure(self.prewrites_decide || !secondary_first, property::PRIMARY_FIRST)?;
         ensure(
             match self.reported {
                 Reported::Nothing | Reported::Undetermined => true,
@@ -219,7 +226,7 @@ impl Txn {
         ensure(records <= 1 && !(has_lock && commit_ts.is_some()), property::LOCK_OR_WRITE)?;
         let Some(commit_ts) = commit_ts else { return Ok(()) };
         ensure(commit_ts > self.start_ts, property::UNIQUE_COMMIT)?;
-        let name = if self.is_async { property::ASYNC_DECIDED } else { property::UNIQUE_COMMIT };
+        let name = if self.prewrites_decide { property::ASYNC_DECIDED } else { property::UNIQUE_COMMIT };
         ensure(self.committed == Some(commit_ts), name)
     }
 }

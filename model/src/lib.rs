@@ -30,7 +30,6 @@
 
 #![forbid(unsafe_code)]
 
-mod async_writer;
 pub mod cases;
 mod client;
 pub mod explorer;

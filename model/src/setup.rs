@@ -12,7 +12,6 @@ use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_core::txn::{Commit, CommitOptions, Transaction};
 
-use crate::async_writer::AsyncWriter;
 use crate::client::Program;
 use crate::history::History;
 use crate::servers::LEAP_MS;
@@ -26,8 +25,10 @@ pub enum Work {
     Write(&'static [&'static str]),
     /// The same, to be over before time leaps.
     WriteInTime(&'static [&'static str]),
-    /// The same, committing asynchronously. The first is the primary.
+    /// The same, committing asynchronously.
     AsyncWrite(&'static [&'static str]),
+    /// The same, in one phase if one request is enough, else in two.
+    OnePhaseWrite(&'static [&'static str]),
     /// Reads the keys, by region.
     BatchGet(&'static [&'static str]),
     /// Reads the keys from the first to the last, page by page.
@@ -73,14 +74,26 @@ impl Work {
     #[must_use]
     pub fn keys(self) -> Vec<Key> {
         let keys = match self {
-            Work::Write(keys) | Work::WriteInTime(keys) | Work::AsyncWrite(keys) => keys,
+            Work::Write(keys) | Work::WriteInTime(keys) => keys,
+            Work::AsyncWrite(keys) | Work::OnePhaseWrite(keys) => keys,
             Work::BatchGet(keys) | Work::Scan(keys) => keys,
         };
         keys.iter().map(|key| Key::from(*key)).collect()
     }
 
-    fn is_in_time(self) -> bool {
-        matches!(self, Work::WriteInTime(_))
+    fn prewrites_decide(self) -> bool {
+        matches!(self, Work::AsyncWrite(_) | Work::OnePhaseWrite(_))
+    }
+
+    fn options(self, config: &Config, now: Time) -> CommitOptions {
+        let mut options = CommitOptions::new(config);
+        match self {
+            Work::WriteInTime(_) => options.call.deadline = now + BEFORE_A_LEAP,
+            Work::AsyncWrite(_) => options.async_commit = true,
+            Work::OnePhaseWrite(_) => options.one_phase_commit = true,
+            _ => {}
+        }
+        options
     }
 
     /// The machine that does it. `owner`: the client, and the place in its script.
@@ -95,15 +108,9 @@ impl Work {
         let keys = self.keys();
         let value = Bytes::from(format!("{}.{}", owner.0, owner.1));
         let operation = match self {
-            Work::Write(_) | Work::WriteInTime(_) => {
-                history.begin(ts, owner, keys.clone(), value.clone(), false);
-                let deadline = if self.is_in_time() { now + BEFORE_A_LEAP } else { Time::MAX };
-                Operation::Commit(write(config, (ts, now, deadline), keys, &value))
-            }
-            Work::AsyncWrite(_) => {
-                history.begin(ts, owner, keys.clone(), value.clone(), true);
-                let lock_ttl_ms = u64::try_from(config.lock_ttl.as_millis()).unwrap_or(u64::MAX);
-                return Program::AsyncWriter(Box::new(AsyncWriter::new(ts, keys, value, lock_ttl_ms)));
+            Work::Write(_) | Work::WriteInTime(_) | Work::AsyncWrite(_) | Work::OnePhaseWrite(_) => {
+                history.begin(ts, owner, keys.clone(), value.clone(), self.prewrites_decide());
+                Operation::Commit(write(config, (ts, now), keys, &value, self.options(config, now)))
             }
             Work::BatchGet(_) => {
                 history.on_new_timestamp(ts);
@@ -126,9 +133,13 @@ pub(crate) fn batch_get(config: &Config, ts: Timestamp, keys: Vec<Key>) -> Opera
     Operation::SnapshotBatchGet(BatchGet::new(config, keys, SnapshotOptions::new(ts, config), ReadThrough::new(ts)))
 }
 
-fn write(config: &Config, (start_ts, now, deadline): (Timestamp, Time, Time), keys: Vec<Key>, value: &Bytes) -> Commit {
-    let mut options = CommitOptions::new(config);
-    options.call.deadline = deadline;
+fn write(
+    config: &Config,
+    (start_ts, now): (Timestamp, Time),
+    keys: Vec<Key>,
+    value: &Bytes,
+    options: CommitOptions,
+) -> Commit {
     let mut txn = Transaction::new(config, start_ts, now, options);
     let request = keys.into_iter().try_for_each(|key| txn.set(key, value.clone())).and_then(|()| txn.begin_commit());
     Commit::new(request.unwrap_or_else(|error| unreachable!("short keys and values can be written: {error}")))
@@ -144,9 +155,9 @@ impl Setup {
         keys
     }
 
-    /// Whether anybody commits asynchronously, so that it matters what was read.
+    /// Whether TiKV calculates commit timestamps, so that it matters what was read.
     #[must_use]
-    pub fn commits_asynchronously(&self) -> bool {
-        self.clients.iter().flatten().any(|work| matches!(work, Work::AsyncWrite(_)))
+    pub fn prewrites_decide(&self) -> bool {
+        self.clients.iter().flatten().any(|work| work.prewrites_decide())
     }
 }

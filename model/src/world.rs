@@ -29,7 +29,7 @@ use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::{Action as TxnAction, CheckTxnStatusResponse};
 use tikv_sim::storage::Storage;
 
-use crate::client::{Client, Effects, End, Surroundings, TaskId, Wait};
+use crate::client::{Client, Effects, Surroundings, TaskId, Wait};
 use crate::explorer::Model;
 use crate::fingerprint::{Part, fingerprint};
 use crate::history::{History, Read, Reported, property};
@@ -259,7 +259,7 @@ impl Model for Protocol {
         let regions = Regions::new(self.setup.bounds);
         let clients = self.setup.clients.iter().map(|_| Part::new(Client::new(&self.config, &regions)));
         let mut storage = Storage::new(tikv_sim::storage::Config::default());
-        if !self.setup.commits_asynchronously() {
+        if !self.setup.prewrites_decide() {
             // Nobody asks what was read last, so that it need not tell states apart.
             storage.observe_ts(Timestamp::from_version(u64::MAX - 1));
         }
@@ -450,10 +450,9 @@ fn is_write(request: &Request) -> bool {
 }
 
 /// What the caller of an operation is told. A read that fails says nothing.
-fn record(history: &mut History, end: End, owner: (usize, usize), keys: Vec<Key>) {
+fn record(history: &mut History, end: Outcome, owner: (usize, usize), keys: Vec<Key>) {
     match end {
-        End::AsyncWriter(reported) => history.report(owner, reported),
-        End::Operation(Outcome::Commit(result)) => history.report(
+        Outcome::Commit(result) => history.report(
             owner,
             match result {
                 Ok(outcome) => outcome.commit_ts.map_or(Reported::Nothing, Reported::Committed),
@@ -461,13 +460,13 @@ fn record(history: &mut History, end: End, owner: (usize, usize), keys: Vec<Key>
                 Err(_) => Reported::Failed,
             },
         ),
-        End::Operation(Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read)) => {
+        Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read) => {
             let read_ts = read.read_through.read_ts();
             if let Ok(pairs) = read.result {
                 let pairs = pairs.into_iter().map(|pair| (pair.key, pair.value.bytes)).collect();
                 history.read(Read { read_ts, keys, pairs });
             }
         }
-        End::Operation(other) => unreachable!("nobody has begun {other:?}"),
+        other => unreachable!("nobody has begun {other:?}"),
     }
 }
