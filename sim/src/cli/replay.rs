@@ -75,6 +75,8 @@ impl Replay {
             complain(&format!("the workload {} has no history: append and register have", scenario.workload));
             return ExitCode::FAILURE;
         }
+        // There is one more with the feature `canary`.
+        #[allow(clippy::needless_update)]
         let runner = Runner { trace: !self.quiet, history: self.history.is_some(), ..self.draw.runner() };
         let report = runner.run(&scenario);
         if !self.quiet && self.html.is_none() {
