@@ -7,7 +7,8 @@ use std::{env, fs};
 
 use tikv_core::timestamp::Timestamp;
 use tikv_sim::simulate::{
-    Broken, FaultKind, Plan, Report, Rule, Scenario, TraceEvent, TraceKind, WorkloadKind, page, simulate_with_trace,
+    Broken, FaultKind, Plan, Report, Rule, Runner, Scenario, TraceEvent, TraceKind, WorkloadKind, page,
+    simulate_with_trace,
 };
 
 /// Names that Chromium has on one system or another.
@@ -111,4 +112,31 @@ fn a_browser_draws_all_lanes_and_messages_and_of_one_transaction_its_own() {
     assert!(shown.0.contains(">broken: no overlap</span>"));
     assert!(shown.0.contains(&format!("&lt;b&gt;{txn}&lt;/b&gt;")), "what the rule says is text");
     assert!(shown.0.contains(">tikv-sim replay &lt;1&gt; --keep none</code>"));
+}
+
+#[test]
+fn the_command_line_writes_pages_of_what_was_cut_and_histories() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (html, history) = (directory.join("cut.html"), directory.join("cut.jsonl"));
+    let output = Command::new(env!("CARGO_BIN_EXE_tikv-sim"))
+        .args(["replay", "7", "--workload", "append", "--transactions", "10", "--quiet"])
+        .args(["--keep", "none", "--set", "clients=1", "--set", "sessions=1"])
+        .arg("--html")
+        .arg(&html)
+        .arg("--history")
+        .arg(&history)
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("no violation"), "{said}");
+    let html = fs::read_to_string(html).expect("a page");
+    let command = "tikv-sim replay 7 --workload append --transactions 10 --keep none --set clients=1 --set sessions=1";
+    assert!(html.contains(&format!("\"{command}\"")), "the page names what repeats the run");
+    assert!(html.contains("[\"client-0\",\"client\"],[\"auditor\",\"client\"]"), "one client and the auditor");
+    let plan = Plan { workload: Some(WorkloadKind::Append), transactions: 10, ..Plan::default() };
+    let mut scenario = Scenario::draw(7, &plan).keeping(&[]);
+    scenario.options.clients = 1;
+    scenario.options.sessions = 1;
+    let report = Runner { history: true, ..Runner::default() }.run(&scenario);
+    assert_eq!(fs::read_to_string(history).ok(), report.history, "what is written is what happened");
 }

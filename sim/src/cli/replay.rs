@@ -75,9 +75,9 @@ impl Replay {
             complain(&format!("the workload {} has no history: append and register have", scenario.workload));
             return ExitCode::FAILURE;
         }
-        // There is one more with the feature `canary`.
-        #[allow(clippy::needless_update)]
-        let runner = Runner { trace: !self.quiet, history: self.history.is_some(), ..self.draw.runner() };
+        let mut runner = self.draw.runner();
+        runner.trace = !self.quiet || self.html.is_some();
+        runner.history = self.history.is_some();
         let report = runner.run(&scenario);
         if !self.quiet && self.html.is_none() {
             let mut text = scenario.to_string();
