@@ -1,6 +1,7 @@
 //! The page of a run, as a browser shows it. Without Chromium there is nothing to see, and nothing is tested.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
@@ -86,7 +87,7 @@ fn busiest_txn(trace: &[TraceEvent]) -> (Timestamp, usize) {
 #[test]
 fn a_browser_draws_all_lanes_and_messages_and_of_one_transaction_its_own() {
     let Some(browser) = browser() else {
-        eprintln!("skipped: there is no Chromium in the PATH");
+        let _ = writeln!(io::stderr(), "skipped: there is no Chromium in the PATH");
         return;
     };
     let (scenario, mut report) = faulty_run();
