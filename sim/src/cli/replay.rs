@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::Args;
-use tikv_sim::simulate::{Options, Report, Runner, Scenario, page};
+use tikv_sim::simulate::{Options, Report, Scenario, page};
 
 use super::{Draw, complain, say};
 
