@@ -116,7 +116,7 @@ quickcheck! {
             set(&mut buffer, &mut map, Key::from(similar), value as u32);
         }
         assert_is(&buffer, &map);
-        for Similar(key) in absent {
+        for Similar(key) in absent.into_iter().take(5) {
             assert_eq!(buffer.get(&key).is_some(), map.contains_key(&key[..]));
             let from = KeyRange::new(key.clone(), Key::EMPTY);
             let rest = buffer.iter(&from).map(owned);
@@ -128,7 +128,7 @@ quickcheck! {
     fn batches_come_and_go_like_in_a_map(batches: Vec<(u16, u8, u8)>) -> bool {
         let (mut buffer, mut map) = (MemBuffer::new(), Values::new());
         let mut stages: Vec<(Stage, Values)> = Vec::new();
-        for (start, step, kind) in batches.into_iter().take(20) {
+        for (start, step, kind) in batches.into_iter().take(12) {
             match kind % 8 {
                 0 | 1 => stages.push((buffer.stage(), map.clone())),
                 2 => {
@@ -142,7 +142,7 @@ quickcheck! {
                         buffer.release(stage).unwrap();
                     }
                 }
-                _ => for i in 0..100 {
+                _ => for i in 0..70 {
                     let number = u32::from(start % 499) + i * u32::from(step % 5 + 1);
                     set(&mut buffer, &mut map, key(number), number);
                 },

@@ -8,19 +8,21 @@
 //!   log     … key value │ key value │ key value …
 //! ```
 //!
-//! Nodes lie in arrays and name each other by index. A search reads one array of 64 heads (see [`heads`]) a level, 256 bytes
-//! which a processor compares sixteen at a time, and then the one record; see the module of the buffer for figures.
+//! Nodes lie in arrays and name each other by index. On each level a search reads one array of heads (see [`heads`]), and then
+//! the one record.
 //!
 //! A full leaf is halved, but where keys come in order it is split between them and what is behind, so that they fill their
 //! leaves. A leaf goes when it is empty; nodes are never merged, since keys go in the reverse of the order in
 //! which they came.
 
 mod heads;
+mod lines;
 mod node;
 mod walk;
+mod words;
 
-use heads::{Words, common_len};
 use node::{Inner, Leaf, LeafInfo, NONE, Separators, Slots};
+use words::{Words, common_len};
 
 use super::log::{Log, Place};
 
@@ -47,12 +49,14 @@ pub(super) struct Tree {
 pub(super) struct Spot {
     leaf: u32,
     at: usize,
+    /// The key begins as all keys of the leaf.
+    shares_prefix: bool,
     /// Its newest record.
     pub(super) place: Option<Place>,
 }
 
-/// Inner nodes from the root to a leaf, with the index of the child that was taken. 64 children a node make more keys of
-/// height 8 than a place can tell apart.
+/// Inner nodes from the root to a leaf, with the index of the child that was taken. 256 children a node make more keys of
+/// height 5 than a place can tell apart.
 #[derive(Default)]
 struct Path {
     steps: [(u32, usize); 10],
@@ -75,8 +79,8 @@ impl Tree {
         if self.len == 0 {
             return None;
         }
-        let key = Words::new(key);
-        let leaf = self.leaves.get(self.leaf_of(&key));
+        let mut key = Words::new(key);
+        let leaf = self.leaves.get(self.leaf_of(&mut key));
         leaf.places.touch();
         leaf.heads.search_equal(&key, leaf.keys(log)).map(|at| leaf.places[at])
     }
@@ -85,18 +89,19 @@ impl Tree {
     #[inline]
     pub(super) fn find(&self, log: &Log, key: &[u8]) -> Spot {
         if self.len == 0 {
-            return Spot { leaf: NONE, at: 0, place: None };
+            return Spot { leaf: NONE, at: 0, shares_prefix: false, place: None };
         }
-        let key = Words::new(key);
-        let name = self.leaf_of(&key);
+        let mut key = Words::new(key);
+        let name = self.leaf_of(&mut key);
         let leaf = self.leaves.get(name);
         leaf.places.touch();
         let found = leaf.heads.search(&key, leaf.keys(log));
-        Spot { leaf: name, at: found.at, place: found.is_equal.then(|| leaf.places[found.at]) }
+        let place = found.is_equal.then(|| leaf.places[found.at]);
+        Spot { leaf: name, at: found.at, shares_prefix: found.shares_prefix, place }
     }
 
     #[inline]
-    fn leaf_of(&self, key: &Words<'_>) -> u32 {
+    fn leaf_of(&self, key: &mut Words<'_>) -> u32 {
         let mut node = self.root;
         for _ in 0..self.height {
             let inner = self.inners.get(node);
@@ -112,7 +117,7 @@ impl Tree {
             let leaf = self.leaves.get(self.last);
             let at = leaf.heads.len();
             if log.key(leaf.places[at - 1]) < key {
-                return Spot { leaf: self.last, at, place: None };
+                return Spot { leaf: self.last, at, shares_prefix: false, place: None };
             }
         }
         self.find(log, key)
@@ -130,14 +135,14 @@ impl Tree {
         if spot.leaf == NONE {
             self.root = self.leaves.add(Leaf::default());
             (self.first, self.last) = (self.root, self.root);
-            self.leaves.get_mut(self.root).insert(log, 0, key, place);
+            self.leaves.get_mut(self.root).insert(log, 0, key, false, place);
             return;
         }
         let leaf = self.leaves.get_mut(spot.leaf);
         if leaf.heads.is_full() {
             self.split_leaf(log, spot, key, place);
         } else {
-            leaf.insert(log, spot.at, key, place);
+            leaf.insert(log, spot.at, key, spot.shares_prefix, place);
         }
     }
 
@@ -176,9 +181,9 @@ impl Tree {
         let ((cut, goes_right), next) = (left.cut(spot.at), left.info().next);
         let mut right = left.split_off(cut);
         if goes_right {
-            right.insert(log, spot.at - cut, key, place);
+            right.insert(log, spot.at - cut, key, spot.shares_prefix, place);
         } else {
-            left.insert(log, spot.at, key, place);
+            left.insert(log, spot.at, key, spot.shares_prefix, place);
         }
         left.tighten(log);
         right.tighten(log);
@@ -261,10 +266,10 @@ impl Tree {
     }
 
     fn path_to(&self, key: &[u8]) -> Path {
-        let (mut path, mut node, key) = (Path::default(), self.root, Words::new(key));
+        let (mut path, mut node, mut key) = (Path::default(), self.root, Words::new(key));
         for _ in 0..self.height {
             let inner = self.inners.get(node);
-            let at = inner.child_of(&self.separators, &key);
+            let at = inner.child_of(&self.separators, &mut key);
             path.steps[path.len] = (node, at);
             path.len += 1;
             node = inner.children[at];

@@ -1,17 +1,25 @@
 //! Nodes of the tree.
 
-use super::heads::{CAPACITY, Heads, Lines, Words};
+use super::heads::Heads;
+use super::lines::Lines;
+use super::words::Words;
 use crate::membuffer::log::{Log, Place};
 
 /// No node: what is before the first leaf and after the last.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// Keys in a leaf, at most. More make searches longer where a leaf has to come from memory, fewer make the tree higher.
+const KEYS: usize = 64;
+
+/// Separators in an inner node, at most. There are few of these nodes, so that they stay near.
+const SEPARATORS: usize = 256;
+
 /// Keys in order, with the places of their newest records.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub(super) struct Leaf {
-    pub(super) heads: Heads<LeafInfo>,
-    pub(super) places: Lines<Place>,
+    pub(super) heads: Heads<KEYS, LeafInfo>,
+    pub(super) places: Lines<Place, KEYS>,
 }
 
 /// What else there is to know of a leaf.
@@ -26,23 +34,23 @@ pub(super) struct LeafInfo {
 /// Children with the keys that separate them: what is not less than a separator is on its right.
 #[derive(Clone, Debug)]
 pub(super) struct Inner {
-    pub(super) heads: Heads,
+    pub(super) heads: Heads<SEPARATORS>,
     /// Names of the separators.
-    pub(super) separators: [u32; CAPACITY],
+    pub(super) separators: [u32; SEPARATORS],
     /// One more than separators.
-    pub(super) children: [u32; CAPACITY + 1],
+    pub(super) children: [u32; SEPARATORS + 1],
 }
 
 impl Default for Leaf {
     fn default() -> Self {
         let info = LeafInfo { previous: NONE, next: NONE, newest: NONE };
-        Leaf { heads: Heads::new(info), places: Lines([Place::default(); CAPACITY]) }
+        Leaf { heads: Heads::new(info), places: Lines([Place::default(); KEYS]) }
     }
 }
 
 impl Default for Inner {
     fn default() -> Self {
-        Inner { heads: Heads::new(()), separators: [NONE; CAPACITY], children: [NONE; CAPACITY + 1] }
+        Inner { heads: Heads::new(()), separators: [NONE; SEPARATORS], children: [NONE; SEPARATORS + 1] }
     }
 }
 
@@ -60,10 +68,10 @@ impl Leaf {
         |at| log.key(self.places[at])
     }
 
-    pub(super) fn insert(&mut self, log: &Log, at: usize, key: &[u8], place: Place) {
+    pub(super) fn insert(&mut self, log: &Log, at: usize, key: &[u8], shares_prefix: bool, place: Place) {
         let Leaf { heads, places, .. } = self;
         let len = heads.len();
-        heads.insert(at, key, |at| log.key(places[at]));
+        heads.insert(at, key, shares_prefix, |at| log.key(places[at]));
         places.copy_within(at..len, at + 1);
         places[at] = place;
         heads.extra.newest = at as u32;
@@ -101,16 +109,21 @@ impl Leaf {
 impl Inner {
     /// The child that a key belongs to.
     #[inline]
-    pub(super) fn child_of(&self, separators: &Separators, key: &Words<'_>) -> usize {
+    pub(super) fn child_of(&self, separators: &Separators, key: &mut Words<'_>) -> usize {
         let found = self.heads.search(key, |at| separators.get(self.separators[at]));
-        found.at + usize::from(found.is_equal)
+        let at = found.at + usize::from(found.is_equal);
+        // What is between two separators begins as they do.
+        if 0 < at && at < self.heads.len() {
+            key.shared = key.shared.max(self.heads.prefix_len());
+        }
+        at
     }
 
     /// Adds a separator at an index and the child on its right.
     pub(super) fn insert(&mut self, separators: &Separators, at: usize, separator: u32, child: u32) {
         let Inner { heads, separators: names, children } = self;
         let len = heads.len();
-        heads.insert(at, separators.get(separator), |at| separators.get(names[at]));
+        heads.insert(at, separators.get(separator), false, |at| separators.get(names[at]));
         names.copy_within(at..len, at + 1);
         names[at] = separator;
         children.copy_within(at + 1..len + 1, at + 2);
