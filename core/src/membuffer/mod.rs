@@ -7,6 +7,9 @@
 //! [checkpoint](MemBuffer::checkpoint) (a savepoint). Values come back, flags do not: they tell of locks on TiKV, which
 //! undoing does not release.
 //!
+//! Inside it are a log, with one record a write, and a tree of the keys: `docs/membuffer.md` tells how they lie in memory, what
+//! each operation costs and how that compares to client-go.
+//!
 //! It is data: nothing in it waits or calls. client-go: `internal/unionstore`, `kv/keyflags.go`.
 
 use crate::key::MAX_KEY_BYTES;

@@ -102,8 +102,8 @@ fn persistent_flags_stay_when_values_go() {
     assert_eq!((buffer.len(), buffer.size()), (500, 2_000));
     assert_reads(&buffer, &[]);
     let even: Vec<_> = (0..KEYS).step_by(2).map(key).collect();
-    let forward: Vec<_> = buffer.iter_with_flags(&KeyRange::ALL).map(|item| item.key.clone()).collect();
-    let backward: Vec<_> = buffer.iter_with_flags(&KeyRange::ALL).rev().map(|item| item.key.clone()).collect();
+    let forward: Vec<_> = buffer.iter_with_flags(&KeyRange::ALL).map(|item| item.key.to_key()).collect();
+    let backward: Vec<_> = buffer.iter_with_flags(&KeyRange::ALL).rev().map(|item| item.key.to_key()).collect();
     assert_eq!(forward, even);
     assert!(backward.iter().eq(even.iter().rev()));
     assert!(buffer.iter_with_flags(&KeyRange::ALL).all(|item| item.value.is_none() && item.flags == locked));
@@ -120,9 +120,9 @@ fn persistent_flags_stay_when_values_go() {
 fn cleanup_keeps_persistent_flags_only() {
     let mut buffer = MemBuffer::new();
     let stage = buffer.stage();
-    buffer.set_with_flags(&[1], [1].to_vec(), &[SetKeyLocked]).unwrap();
-    buffer.set_with_flags(&[2], [2].to_vec(), &[SetPresumeKeyNotExists]).unwrap();
-    buffer.set_with_flags(&[3], [3].to_vec(), &[SetKeyLocked, SetPresumeKeyNotExists]).unwrap();
+    buffer.set_with_flags([1], [1], &[SetKeyLocked]).unwrap();
+    buffer.set_with_flags([2], [2], &[SetPresumeKeyNotExists]).unwrap();
+    buffer.set_with_flags([3], [3], &[SetKeyLocked, SetPresumeKeyNotExists]).unwrap();
     buffer.cleanup(stage).unwrap();
     assert_reads(&buffer, &[]);
     let locked = Some(flags(&[SetKeyLocked]));

@@ -159,15 +159,15 @@ impl Pair {
         model.clock += 1;
         match step {
             Step::Set(key, value, ops) => {
-                buffer.set_with_flags(&[key], value.clone(), &ops).unwrap();
+                buffer.set_with_flags([key], value.clone(), &ops).unwrap();
                 model.write(Key::from(&[key]), Value::Put(value.into()), &ops);
             }
             Step::Delete(key, ops) => {
-                buffer.delete_with_flags(&[key], &ops).unwrap();
+                buffer.delete_with_flags([key], &ops).unwrap();
                 model.write(Key::from(&[key]), Value::Tombstone, &ops);
             }
             Step::UpdateFlags(key, ops) => {
-                buffer.update_flags(&[key], &ops).unwrap();
+                buffer.update_flags([key], &ops).unwrap();
                 let flags = model.flags.get([key].as_slice()).copied().unwrap_or_default();
                 model.set_flags(Key::from(&[key]), flags.apply(&ops));
             }

@@ -33,18 +33,18 @@ fn without_a_stage_the_snapshot_is_the_present() {
 #[test]
 fn the_snapshot_does_not_see_what_stages_write() {
     let mut buffer = MemBuffer::new();
-    buffer.update_flags(&[255], &[FlagOp::SetPresumeKeyNotExists]).unwrap();
+    buffer.update_flags([255], &[FlagOp::SetPresumeKeyNotExists]).unwrap();
     for i in 1..50_u8 {
         set_all(&mut buffer, &[&[2 * i]]);
     }
     let outer = buffer.stage();
     for i in 0..100_u8 {
-        buffer.set(&[i], vec![2 * i + 1]).unwrap();
+        buffer.set([i], vec![2 * i + 1]).unwrap();
         if i == 50 {
             buffer.stage();
         }
     }
-    buffer.delete(&[4]).unwrap();
+    buffer.delete([4]).unwrap();
     let expected: Vec<_> = (1..50_u8).map(|i| (Key::from(&[2 * i]), put(&[2 * i]))).collect();
     assert_snapshot(&buffer, &KeyRange::ALL, &expected);
     for absent in [1, 254, 255] {
@@ -73,7 +73,7 @@ fn a_cursor_reads_on_while_stages_are_written() {
                 assert_eq!(value, put(key.as_slice()));
                 read.push(key);
                 set_all(&mut buffer, &[&[0, keys], &[1, read.len() as u8]]);
-                buffer.delete(&[0, 0]).unwrap();
+                buffer.delete([0, 0]).unwrap();
             }
             let mut expected: Vec<_> = (0..keys).map(|i| Key::from(&[0, i])).collect();
             if direction == Direction::Reverse {
@@ -121,7 +121,7 @@ fn a_cursor_ends_when_what_it_reads_has_changed() {
         |buffer, stage, _| buffer.release(stage).unwrap(),
         |buffer, stage, _| {
             buffer.cleanup(stage).unwrap();
-            buffer.set(&[2], "2").unwrap();
+            buffer.set([2], "2").unwrap();
         },
         |buffer, stage, checkpoint| {
             buffer.cleanup(stage).unwrap();
@@ -135,7 +135,7 @@ fn a_cursor_ends_when_what_it_reads_has_changed() {
         set_all(&mut buffer, &[&[0], &[1]]);
         let stage = buffer.stage();
         let mut cursor = buffer.snapshot_cursor(range(&[0], &[255]), Direction::Forward);
-        buffer.set(&[1], "new").unwrap();
+        buffer.set([1], "new").unwrap();
         assert_eq!(cursor.next(&buffer).unwrap().map(owned), Some((Key::from(&[0]), put(&[0]))));
         end(&mut buffer, stage, checkpoint);
         buffer.stage();
@@ -150,7 +150,7 @@ fn a_cursor_outlives_a_stage_that_is_cleaned_up() {
     set_all(&mut buffer, &[&[0], &[1]]);
     let stage = buffer.stage();
     let mut cursor = buffer.snapshot_cursor(KeyRange::ALL, Direction::Forward);
-    buffer.set(&[1], "new").unwrap();
+    buffer.set([1], "new").unwrap();
     cursor.next(&buffer).unwrap();
     buffer.cleanup(stage).unwrap();
     assert_eq!(rest(&mut cursor, &buffer), [(Key::from(&[1]), put(&[1]))]);

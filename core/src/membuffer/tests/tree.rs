@@ -55,6 +55,15 @@ fn several_runs_of_keys_in_order_fill_the_nodes_together() {
 }
 
 #[test]
+fn keys_that_come_backwards_behind_a_full_leaf_share_leaves() {
+    let (mut buffer, mut map) = (MemBuffer::new(), Values::new());
+    let numbers = (0..64 * 10).chain((64 * 10..5_000).rev());
+    numbers.for_each(|i| set(&mut buffer, &mut map, key(i), i));
+    assert_is(&buffer, &map);
+    assert!(buffer.tree.footprint() < 5_000 * 12, "{} bytes", buffer.tree.footprint());
+}
+
+#[test]
 fn keys_in_random_order_leave_nodes_more_than_half_full() {
     let (mut buffer, mut map) = (MemBuffer::new(), Values::new());
     shuffled(20_000, 1).into_iter().for_each(|i| set(&mut buffer, &mut map, key(i), i));

@@ -187,7 +187,9 @@ impl Tree {
         }
         left.tighten(log);
         right.tighten(log);
-        let separator = separator(left.keys(log)(left.heads.len() - 1), right.keys(log)(0));
+        let (before, behind) = (left.keys(log)(left.heads.len() - 1), right.keys(log)(0));
+        // A leaf that is left full shall get no more keys, else each of them splits it again.
+        let separator = if left.heads.is_full() { low_separator(before, behind) } else { separator(before, behind) };
         let right = self.leaves.add(right);
         self.link(spot.leaf, right);
         self.link(right, next);
@@ -198,7 +200,7 @@ impl Tree {
     fn add_child(&mut self, path: &Path, separator: Box<[u8]>, mut child: u32) {
         self.separator_bytes += separator.len();
         let mut separator = self.separators.add(separator);
-        for (name, at) in path.from_leaf() {
+        for (name, at) in path.upwards() {
             let inner = self.inners.get_mut(name);
             if !inner.heads.is_full() {
                 inner.insert(&self.separators, at, separator, child);
@@ -237,7 +239,7 @@ impl Tree {
 
     /// Takes out the child at the end of a path, and what has no child left.
     fn remove_child(&mut self, path: &Path) {
-        for (name, at) in path.from_leaf() {
+        for (name, at) in path.upwards() {
             let inner = self.inners.get_mut(name);
             match inner.remove(at) {
                 Some(separator) => {
@@ -279,7 +281,7 @@ impl Tree {
 }
 
 impl Path {
-    fn from_leaf(&self) -> impl Iterator<Item = (u32, usize)> {
+    fn upwards(&self) -> impl Iterator<Item = (u32, usize)> {
         self.steps[..self.len].iter().rev().copied()
     }
 }
@@ -287,6 +289,14 @@ impl Path {
 /// The shortest key that is greater than `left` and not greater than `right`.
 fn separator(left: &[u8], right: &[u8]) -> Box<[u8]> {
     right[..right.len().min(common_len(left, right) + 1)].into()
+}
+
+/// About the smallest such key.
+fn low_separator(left: &[u8], right: &[u8]) -> Box<[u8]> {
+    let common = common_len(left, right);
+    // `left` is the start of `right` or less at a byte that is not the highest.
+    let last = left.get(common).map_or(0, |byte| byte + 1);
+    [&left[..common], &[last]].concat().into()
 }
 
 #[cfg(test)]

@@ -25,10 +25,10 @@ fn every_kind_of_entry_becomes_its_mutation() {
     use FlagOp::*;
     let mut buffer = MemBuffer::new();
     let set = |buffer: &mut MemBuffer, key: &str, ops: &[FlagOp]| {
-        buffer.set_with_flags(key.to_owned(), "value", ops).expect("room");
+        buffer.set_with_flags(key, "value", ops).expect("room");
     };
     let delete = |buffer: &mut MemBuffer, key: &str, ops: &[FlagOp]| {
-        buffer.delete_with_flags(key.to_owned(), ops).expect("room");
+        buffer.delete_with_flags(key, ops).expect("room");
     };
     buffer.update_flags("01 flags", &[SetNeedLocked]).expect("room");
     buffer.update_flags("02 locked", &[SetKeyLocked]).expect("room");
