@@ -325,7 +325,7 @@ impl Chart {
         let last = self.lanes.iter().rev().find(|known| matches!(known, Node::Client(_)));
         match node {
             Node::World => "faults".to_owned(),
-            Node::Pd(0) => "no member".to_owned(),
+            Node::Pd(0) => "no PD".to_owned(),
             node if last == Some(&node) => "auditor".to_owned(),
             node => node.to_string(),
         }

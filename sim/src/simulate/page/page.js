@@ -21,13 +21,14 @@ const KINDS = [
 ];
 const kindOf = name => KINDS.find(([, names]) => names.test(name))[0];
 
-const lanes = laneRows.map(([name, kind]) => ({ name, kind, sessions: 0, on: true, top: 0, height: 0 }));
+const lanes = laneRows.map(([name, kind]) => ({ name, kind, sessions: 0, troubles: 0, on: true, top: 0, height: 0 }));
 const flights = run.chart.flights.map(([message, from, to, sent, arrived, fate, isReply, isCopy, name, txn, keys, region, text], id) =>
   ({ what: 'flight', id, message, from, to, at: sent, arrived, fate, isReply, isCopy, name, txn, keys, region, text, kind: kindOf(name) }));
 const marks = run.chart.marks.map(([lane, at, sign, name, message, txn, keys, text], id) =>
   ({ what: 'mark', id, lane, at, sign, name, message, txn, keys, text }));
 const spans = run.chart.spans.map(([lane, sort, name, from, to, session, txn, text], id) =>
   ({ what: 'span', id, lane, sort, name, at: from, to, session, txn, text, keys: [] }));
+for (const span of spans) if (span.sort === 'fault' || span.sort === 'down') lanes[span.lane].troubles++;
 for (const span of spans) lanes[span.lane].sessions = Math.max(lanes[span.lane].sessions, span.sort === 'txn' || span.sort === 'operation' ? span.session + 1 : 0);
 const things = [...flights, ...marks, ...spans].sort((a, b) => a.at - b.at || order(a) - order(b));
 function order(thing) { return thing.what === 'mark' ? 0 : thing.what === 'flight' ? 1 : 2; }
@@ -268,8 +269,11 @@ function drawSpans(pen) {
     drawn.spans++;
     const left = Math.max(from, -2), long = Math.max(Math.min(to, width + 2) - left, 1.5);
     if (span.sort === 'fault' || span.sort === 'down') {
+      // Many at once are no darker than a few.
+      pen.globalAlpha = Math.min(1, 4 / lane.troubles);
       pen.fillStyle = colours[span.sort];
       pen.fillRect(left, lane.top, long, lane.height);
+      pen.globalAlpha = 1;
       if (span.sort === 'down') hatch(pen, left, lane.top, long, lane.height);
       continue;
     }
@@ -410,10 +414,10 @@ function drawAxis(pen) {
   line(pen, 0, AXIS - 0.5, width, AXIS - 0.5);
   const spots = ticks();
   spots.forEach((time, index) => {
-    const at = x(place(time)), near = spots[index + 1] ?? spots[index - 1] ?? time + 1e6;
+    const at = x(place(time)), near = Math.min(...[spots[index - 1], spots[index + 1]].map(other => Math.abs((other ?? time + 1e6) - time)));
     pen.strokeStyle = colours.line;
     line(pen, at, AXIS - 5, at, AXIS);
-    const label = shownTime(time, Math.abs(near - time));
+    const label = shownTime(time, near);
     const long = pen.measureText(label).width;
     text(pen, label, Math.min(Math.max(at - long / 2, 2), width - long - 2), 13, colours.soft);
   });
@@ -492,6 +496,7 @@ function drawOverview() {
   const most = Math.max(1, ...counts);
   for (const span of filtered.spans) {
     if (span.sort !== 'fault' && span.sort !== 'down') continue;
+    pen.globalAlpha = Math.min(1, 4 / lanes.reduce((sum, lane) => sum + lane.troubles, 0));
     pen.fillStyle = colours.fault;
     const from = place(span.at) / last * w;
     pen.fillRect(from, 0, Math.max(1, place(span.to) / last * w - from), h);
