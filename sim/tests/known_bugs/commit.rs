@@ -100,16 +100,16 @@ fn the_callers_time_limit_does_not_end_the_commit_of_secondaries() {
 fn a_heartbeat_outlives_an_outage_of_pd() {
     let world = World::with_config(|config| {
         config.heartbeat_txn_bytes = 0;
-        config.call_timeout = secs(200);
+        config.call_timeout = secs(500);
     });
     let other = world.another_client(|builder| builder);
     let txn = world.writes(&KEYS, "v");
-    world.inject(Fault::new(Effect::DelayReply(secs(150))).on(RequestKind::Prewrite).on_key(KEYS[2]));
+    world.inject(Fault::new(Effect::DelayReply(secs(400))).on(RequestKind::Prewrite).on_key(KEYS[2]));
     let commit = world.commit(&txn);
     world.until(|world| world.locks().len() == 3);
     world.pass(secs(8));
     world.set_pd_cut_off(true);
-    world.pass(secs(45));
+    world.pass(secs(200));
     world.set_pd_cut_off(false);
     world.until(|world| world.count(RequestKind::TxnHeartBeat) > 0);
     for _ in 0..3 {

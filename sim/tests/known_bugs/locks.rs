@@ -19,7 +19,7 @@ fn a_transaction_that_fell_back_at_its_primary_only_is_resolved_as_soon_as_it_ex
     world.pass(secs(2));
     for key in [KEYS[1], KEYS[2], KEYS[0]] {
         let client = world.client.clone();
-        let (value, took) = world.timed(async { client.snapshot().await?.get(key).await });
+        let (value, took) = world.timed(async { client.snapshot().await?.with_timeout(secs(30)).get(key).await });
         assert_eq!(value.expect("it is expired"), Some("before".into()));
         assert!(took < millis(500), "{key}: {took:?}");
     }
@@ -222,6 +222,7 @@ fn a_lock_that_an_async_commit_has_left_behind_is_committed_or_rolled_back_as_it
         assert_eq!(value.expect("its primary tells"), Some(wanted.into()));
         assert!(took < millis(100), "{took:?}");
         world.until(|world| world.locks().is_empty());
+        assert_eq!(world.read_all(&KEYS), [some(wanted), some(wanted), some(wanted)]);
         world.write(&KEYS[2..], "newer");
         assert_eq!(world.read(KEYS[2]), some("newer"));
     }

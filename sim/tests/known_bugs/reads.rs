@@ -38,12 +38,14 @@ fn an_error_of_a_whole_batch_get_is_not_an_empty_answer() {
 
 /// S38.
 #[test]
-fn an_error_of_a_whole_page_does_not_end_a_scan() {
-    for is_reverse in [false, true] {
+fn a_lock_neither_shortens_nor_ends_a_scan() {
+    for (is_reverse, is_whole) in [(false, true), (true, true), (false, false), (true, false)] {
         let world = with_a_dead_lock();
         let error = Some(memory_lock(&world).into());
         let refused = ScanResponse { error, ..ScanResponse::default() };
-        world.inject(Fault::new(Effect::Reply(Box::new(Response::from(refused)))).on(RequestKind::Scan));
+        if is_whole {
+            world.inject(Fault::new(Effect::Reply(Box::new(Response::from(refused)))).on(RequestKind::Scan));
+        }
         let client = world.client.clone();
         let range = KeyRange::new("aa", "az");
         let scan = async {
@@ -77,11 +79,13 @@ fn a_read_of_the_newest_version_is_not_answered_from_the_past() {
     }
     // What was resolved for one read says nothing about the next.
     let other = Other::new(&world, KEYS[0]);
-    other.prewrite(&world, KEYS[0], "3");
-    assert_eq!(world.run(newest.get(KEYS[0])).expect("it is not committed"), Some("2".into()));
+    KEYS.iter().for_each(|key| other.prewrite(&world, key, "3"));
+    for key in KEYS {
+        assert_eq!(world.run(newest.get(key)).expect("it is not committed"), Some("2".into()));
+    }
     let commit_ts = world.timestamp();
     other.commit(&world, KEYS[0], commit_ts);
-    assert_eq!(world.run(newest.get(KEYS[0])).expect("nothing is in the way"), Some("3".into()));
+    read(&world, Some("3"));
     for seen in world.seen(RequestKind::Get) {
         assert!(
             !matches!(&seen.request, Request::Get(get) if get.context.as_ref().is_some_and(|context| context.replica_read))

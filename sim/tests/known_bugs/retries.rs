@@ -146,6 +146,10 @@ fn a_primary_that_was_ruled_out_is_not_locked_by_a_late_prewrite() {
     world.inject(Fault::new(Effect::Delay(secs(10))).on(RequestKind::Prewrite).on_key(KEYS[0]));
     let commit = world.commit(&txn);
     world.until(|world| world.locked_keys(txn.start_ts()).len() == 2);
+    // While its other locks live, it may still come.
+    let snapshot = world.run(world.client.snapshot()).expect("PD answers").with_timeout(millis(500));
+    world.run(snapshot.get(KEYS[2])).expect_err("a living transaction is in the way");
+    assert_eq!(world.locked_keys(txn.start_ts()).len(), 2);
     world.pass(secs(5));
     assert_eq!(world.read(KEYS[2]), None);
     let error = world.join(commit).expect_err("it was ruled out");

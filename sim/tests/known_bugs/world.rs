@@ -49,7 +49,7 @@ impl World {
 
     /// Another cluster, or other settings of the client.
     pub(crate) fn with(cluster: impl FnOnce(&mut SimulationOptions), config: impl FnOnce(&mut Config)) -> Self {
-        let mut options = SimulationOptions::default();
+        let mut options = SimulationOptions { time_limit: secs(600), ..SimulationOptions::default() };
         cluster(&mut options);
         let mut simulation = Simulation::new(options);
         let (runtime, builder) = (simulation.runtime(), simulation.client());
@@ -210,7 +210,9 @@ impl World {
 
     pub(crate) fn try_read(&self, key: &str) -> Result<Option<String>, Error> {
         let (client, key) = (self.client.clone(), key.to_owned());
-        self.run(async move { client.snapshot().await?.get(key).await }).map(|value| value.as_ref().map(text))
+        // Nothing here takes that long, but what has no end should not take forever to fail.
+        let read = async move { client.snapshot().await?.with_timeout(secs(30)).get(key).await };
+        self.run(read).map(|value| value.as_ref().map(text))
     }
 
     /// What a new snapshot finds, key by key.
