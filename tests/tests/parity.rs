@@ -95,9 +95,7 @@ fn only_functions_that_are_tests_count_as_tests() {
 const KNOWN_BUGS: [(&str, usize); 3] = [("S", 42), ("R", 12), ("T", 14)];
 
 /// What a bug may wait for.
-const FEATURES: [&str; 11] = [
-    "async commit",
-    "one-phase commit",
+const FEATURES: [&str; 9] = [
     "pessimistic locking",
     "fair locking",
     "shared locks",
@@ -135,7 +133,7 @@ fn a_known_bug_is_tested_or_impossible_or_waits_for_a_feature_or_does_not_apply(
     };
     for good in [
         row("tested", this, "-"),
-        row("tested", this, "waits for async commit"),
+        row("tested", this, "waits for fair locking"),
         row("impossible by construction", reason, "-"),
         row("waits for stale reads", reason, "-"),
         row("n/a", reason, "-"),

@@ -5,6 +5,7 @@
 //! R1 and so on are their names there.
 
 mod commit;
+mod decided_by_prewrites;
 mod locks;
 mod outcome;
 mod raw;
