@@ -132,32 +132,3 @@ fn a_register_whose_old_value_comes_back_is_not_serializable() {
     let history = written(false, &[r#"[["w","a",1]]"#, r#"[["w","a",2]]"#, r#"[["r","a",1]]"#]);
     assert_found(&check(&history, Workload::RwRegister, "strict-serializable"), "cyclic-versions");
 }
-
-/// Clients that make a mistake on purpose: it shows in what they tell.
-#[cfg(feature = "canary")]
-#[test]
-fn reads_of_the_past_are_found_in_what_clients_tell() {
-    use tikv_core::canary::Canary;
-
-    assert!(found_by_the_checker(Canary::ReadsOfThePast));
-}
-
-#[cfg(feature = "canary")]
-#[test]
-fn ignored_conflicts_are_found_in_what_clients_tell() {
-    use tikv_core::canary::Canary;
-
-    assert!(found_by_the_checker(Canary::ConflictsIgnored));
-}
-
-/// Whether the checker finds the mistake within some seeds. The run has ended where the simulation noticed it: what the
-/// checker is given ends there, too.
-#[cfg(feature = "canary")]
-fn found_by_the_checker(canary: tikv_core::canary::Canary) -> bool {
-    let runner = Runner { history: true, canary: Some(canary), ..Runner::default() };
-    (0..200).any(|seed| {
-        let plan = Plan { workload: Some(WorkloadKind::Append), faults: FaultSet::NONE, transactions: 150 };
-        let history = runner.run(&Scenario::draw(seed, &plan)).history.unwrap_or_default();
-        check(&history, Workload::ListAppend, PROMISED).valid == Valid::False
-    })
-}
