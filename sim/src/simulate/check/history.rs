@@ -188,6 +188,12 @@ impl History {
         ensure(runs, Rule::SilentAfterCancel, || format!("transaction {start_ts} has ended, and locks keys"))
     }
 
+    /// A request leaves its client that keeps a transaction alive.
+    pub(in crate::simulate) fn heartbeat_sent(&self, start_ts: Timestamp) -> Check {
+        let runs = self.txns.get(&start_ts).is_some_and(|txn| matches!(txn.end, None | Some(End::Cancelled)));
+        ensure(runs, Rule::SilentAfterCancel, || format!("transaction {start_ts} has ended, and is kept alive"))
+    }
+
     /// The client knows how a commit ended, or will never know.
     pub(in crate::simulate) fn end_commit(&mut self, start_ts: Timestamp, end: End) -> Check {
         self.close(start_ts);

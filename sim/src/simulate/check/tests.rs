@@ -179,6 +179,15 @@ fn who_was_cancelled_locks_nothing_more() {
     assert_broken(history.prewrite_sent(ts(10), Deciding::Primary), Rule::SilentAfterCancel);
 }
 
+#[test]
+fn nobody_keeps_a_transaction_alive_that_has_ended() {
+    let mut history = History::default();
+    commits(&mut history, 10, &[Mutation::put("a", "1")]);
+    assert_eq!(history.heartbeat_sent(ts(10)), Ok(()));
+    assert_eq!(history.end_commit(ts(10), End::Undetermined), Ok(()));
+    assert_broken(history.heartbeat_sent(ts(10)), Rule::SilentAfterCancel);
+}
+
 fn locked_to_commit(name: &str, start: u64, min_commit: u64) -> Change {
     Change::Locked { key: key(name), start_ts: ts(start), async_commit: Some(ts(min_commit)) }
 }

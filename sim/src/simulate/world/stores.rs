@@ -97,6 +97,9 @@ impl World {
                 };
                 self.history.prewrite_sent(Timestamp::from_version(prewrite.start_version), deciding)?;
             }
+            Request::TxnHeartBeat(beat) => {
+                self.history.heartbeat_sent(Timestamp::from_version(beat.start_version))?;
+            }
             Request::Commit(commit) if commit.commit_role() == CommitRole::Primary => {
                 self.history.commit_sent(Timestamp::from_version(commit.start_version));
             }
