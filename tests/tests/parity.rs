@@ -167,7 +167,7 @@ fn problems_of_known_bug(row: &[String]) -> Vec<String> {
         problems.push(format!("what remains of it: {remains}"));
     }
     match status.as_str() {
-        "tested" => problems.extend(place.split(", ").filter_map(|test| missing_test(test))),
+        "tested" => problems.extend(place.split(", ").filter_map(missing_test)),
         "impossible by construction" | "n/a" => {}
         status if waits(status) => {}
         unknown => problems.push(format!("no such status: {unknown}")),
