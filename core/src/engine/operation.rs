@@ -67,6 +67,12 @@ operations! {
     SnapshotScan(snapshot::Scan) -> snapshot::Read<Vec<snapshot::Pair>>, Txn;
     /// Commits a transaction.
     Commit(txn::Commit) -> Result<txn::CommitOutcome, Error>, Txn;
+    /// Locks keys of a pessimistic transaction.
+    LockKeys(txn::LockKeys) -> Result<txn::Locked, Error>, Txn;
+    /// Keeps the locks of a pessimistic transaction alive.
+    KeepAlive(txn::Heartbeat) -> txn::HeartbeatEnd, Txn;
+    /// Releases locks of a pessimistic transaction.
+    PessimisticRollback(txn::PessimisticRollback) -> (), Txn;
     /// Value of a raw key.
     RawGet(raw::Get) -> Result<Option<bytes::Bytes>, Error>, Raw;
     /// Writes a raw key.

@@ -193,6 +193,9 @@ pub struct DeadlockInfo {
     pub deadlock_key: Key,
     /// Who waits for whom.
     pub wait_chain: Vec<deadlock::WaitForEntry>,
+    /// Whether the key that closes the cycle was locked by the very call that failed. That lock is released, so that the call
+    /// alone can be tried again; otherwise the whole transaction has to be. client-go: `ErrDeadlock.IsRetryable`.
+    pub of_one_call: bool,
 }
 
 /// An assertion about a key that does not hold.
@@ -297,6 +300,7 @@ impl DeadlockInfo {
             deadlock_key_hash: deadlock.deadlock_key_hash,
             deadlock_key: deadlock.deadlock_key.into(),
             wait_chain: deadlock.wait_chain,
+            of_one_call: false,
         }
     }
 }

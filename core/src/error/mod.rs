@@ -5,6 +5,7 @@
 //! [`Error::is_undetermined`], [`Error::is_timeout`]) and never has to be matched by its text.
 
 mod fault;
+mod invalid_lock;
 mod key_error;
 mod operation;
 mod pd;
@@ -12,6 +13,7 @@ mod pd;
 mod tests;
 
 pub use fault::{Execution, Fault, FaultKind};
+pub use invalid_lock::InvalidLock;
 pub use key_error::{AssertionFailed, Conflict, ConflictReason, DeadlockInfo, KeyError, LockInfo};
 pub use operation::{CallFailure, Error};
 pub use pd::PdError;

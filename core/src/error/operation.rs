@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AssertionFailed, Conflict, DeadlockInfo, Fault, KeyError, LockInfo, PdError};
+use super::{AssertionFailed, Conflict, DeadlockInfo, Fault, InvalidLock, KeyError, LockInfo, PdError};
 use crate::key::Key;
 use crate::timestamp::Timestamp;
 
@@ -95,6 +95,23 @@ pub enum Error {
     /// Waiting for a lock would have been a deadlock.
     #[error("deadlock on key {:?}", .0.lock_key)]
     Deadlock(Box<DeadlockInfo>),
+    /// A lock was not released in the time that the caller was ready to wait for it.
+    #[error("gave up waiting for key {:?}, locked by transaction {}", .0.key, .0.start_ts)]
+    LockWaitTimeout(Box<LockInfo>),
+    /// A key is locked, and the caller did not want to wait.
+    #[error("key {:?} is locked by transaction {}, and nobody wants to wait", .0.key, .0.start_ts)]
+    LockedNoWait(Box<LockInfo>),
+    /// A pessimistic lock of the transaction is gone or not what it was: another transaction may have written the key.
+    #[error("transaction {start_ts} has lost a pessimistic lock: {reason}")]
+    PessimisticLockLost {
+        /// The transaction.
+        start_ts: Timestamp,
+        /// What TiKV said.
+        reason: KeyError,
+    },
+    /// Keys cannot be locked in this way.
+    #[error(transparent)]
+    InvalidLock(#[from] InvalidLock),
     /// An assertion of the transaction does not hold.
     #[error("assertion failed on key {:?}", .0.key)]
     AssertionFailed(Box<AssertionFailed>),
@@ -238,7 +255,11 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::WriteConflict(_) | Error::Deadlock(_) | Error::RolledBack { .. } | Error::Locked(_) => true,
+            Error::WriteConflict(_)
+            | Error::Deadlock(_)
+            | Error::RolledBack { .. }
+            | Error::PessimisticLockLost { .. }
+            | Error::Locked(_) => true,
             Error::Key(
                 KeyError::Retryable(_)
                 | KeyError::TxnLockNotFound { .. }
@@ -261,7 +282,7 @@ impl Error {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         match self {
-            Error::DeadlineExceeded { .. } | Error::RetriesExhausted { .. } => true,
+            Error::DeadlineExceeded { .. } | Error::RetriesExhausted { .. } | Error::LockWaitTimeout(_) => true,
             Error::Undetermined { cause, .. } | Error::UndeterminedWrite { cause, .. } => cause.is_timeout(),
             _ => false,
         }

@@ -24,7 +24,8 @@ fn conflict() -> Conflict {
 
 fn deadlock() -> DeadlockInfo {
     let (lock_key, deadlock_key) = (Key::from("k"), Key::from("d"));
-    DeadlockInfo { lock_ts: ts(2), lock_key, deadlock_key_hash: 7, deadlock_key, wait_chain: Vec::new() }
+    let (deadlock_key_hash, wait_chain, of_one_call) = (7, Vec::new(), false);
+    DeadlockInfo { lock_ts: ts(2), lock_key, deadlock_key_hash, deadlock_key, wait_chain, of_one_call }
 }
 
 fn assertion_failed() -> AssertionFailed {
@@ -120,6 +121,10 @@ fn every_error() -> Vec<(Error, Class)> {
         (Error::TxnTooLarge { actual_bytes: 2, limit_bytes: 1 }, FINAL),
         (Error::InvalidArgument("no".into()), FINAL),
         (Error::Closed, FINAL),
+        (Error::LockWaitTimeout(Box::default()), (false, false, true)),
+        (Error::LockedNoWait(Box::default()), FINAL),
+        (Error::PessimisticLockLost { start_ts, reason: KeyError::Abort("gone".into()) }, RETRYABLE),
+        (Error::InvalidLock(InvalidLock::SharedUpgrade { key: key() }), FINAL),
     ];
     for error in every_pd_error() {
         let is_final = matches!(error, PdError::ClusterMismatch { .. } | PdError::Closed);
@@ -167,6 +172,10 @@ fn variant(error: &Error) -> u8 {
         Error::TxnTooLarge { .. } => 23,
         Error::InvalidArgument(_) => 24,
         Error::Closed => 25,
+        Error::LockWaitTimeout(_) => 26,
+        Error::LockedNoWait(_) => 27,
+        Error::PessimisticLockLost { .. } => 28,
+        Error::InvalidLock(_) => 29,
     }
 }
 
@@ -177,7 +186,7 @@ fn every_error_is_classified() {
         assert!(!(error.is_retryable() && error.is_undetermined()), "the first run may have committed: {error:?}");
     }
     let variants: BTreeSet<_> = every_error().iter().map(|(error, _)| variant(error)).collect();
-    assert_eq!(variants, (0..=25).collect());
+    assert_eq!(variants, (0..=29).collect());
 }
 
 #[test]

@@ -83,6 +83,10 @@ pub enum SleepReason {
     LockAlive,
     /// The next beat of a transaction's heartbeat.
     Heartbeat,
+    /// Requests that were given up may still take locks: these are released a little later.
+    LateLocks,
+    /// The locks that closed a cycle are released: whoever waited for them goes first.
+    Deadlock,
 }
 
 /// Something worth telling an observer; never needed for correctness.

@@ -49,11 +49,12 @@ use super::commit_ts::FetchCommitTs;
 use super::decision::{Decision, Mode};
 use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
+use super::pessimistic_rollback::PessimisticRollback;
 use super::prewrite::{NotPrewritten, Outgoing, PrewriteBatch, PrewriteShard, Prewritten};
 use super::{CommitOptions, Mutation, Mutations};
 use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
-use crate::error::{Error, KeyError};
+use crate::error::Error;
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, Token, phases};
 use crate::request::Shared;
@@ -70,8 +71,21 @@ pub struct CommitRequest {
     pub started_at: Time,
     /// What it writes.
     pub mutations: Mutations,
+    /// What a pessimistic transaction has locked; `None` if it is optimistic.
+    pub pessimistic: Option<PessimisticCommit>,
     /// How.
     pub options: CommitOptions,
+}
+
+/// What a commit has to know of the locks of a pessimistic transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PessimisticCommit {
+    /// The newest timestamp at which a key was locked; zero if none can be, so that it commits as an optimistic one does.
+    pub for_update_ts: Timestamp,
+    /// Whether the primary of the mutations is locked, and has to be kept so.
+    pub primary_is_locked: bool,
+    /// Keys that may be locked though nobody knows: they are released.
+    pub in_doubt: Vec<Key>,
 }
 
 /// The transaction is committed.
@@ -102,6 +116,7 @@ pub struct Commit {
     /// The keys that prewrite locks, in order.
     locked_keys: Arc<[Key]>,
     size_bytes: u64,
+    pessimistic: Option<PessimisticCommit>,
     options: CommitOptions,
     mode: Mode,
     decision: Decision,
@@ -138,13 +153,14 @@ impl Commit {
     /// Commits what `request` says.
     #[must_use]
     pub fn new(request: CommitRequest) -> Self {
-        let CommitRequest { start_ts, started_at, mutations, options } = request;
+        let CommitRequest { start_ts, started_at, mutations, pessimistic, options } = request;
         Commit {
             start_ts,
             started_at,
             primary: mutations.primary().cloned().unwrap_or_default(),
             locked_keys: mutations.locked_keys().cloned().collect(),
             size_bytes: mutations.size_bytes(),
+            pessimistic,
             options,
             mode: Mode::default(),
             decision: Decision::default(),
@@ -158,7 +174,7 @@ impl Commit {
         let groups = match grouped.result {
             Ok(groups) => groups,
             // Nothing has been sent yet.
-            Err(error) => return self.done(Err(error)),
+            Err(error) => return self.fail(cx, error, Vec::new()),
         };
         let in_real_time = !self.options.causal_consistency && !cx.config().has_canary(Canary::RealTimeForgotten);
         let must_wait = !self.options.commit_ts.wait_until.is_zero();
@@ -184,7 +200,7 @@ impl Commit {
             }
             Poll::Ready(Ok(newest)) => self.prewrite(cx, groups, &backoff, newest),
             // Nothing has been sent yet.
-            Poll::Ready(Err(error)) => self.done(Err(error)),
+            Poll::Ready(Err(error)) => self.fail(cx, error, Vec::new()),
         }
     }
 
@@ -224,10 +240,12 @@ impl Commit {
         mutation_count: usize,
     ) -> PrewriteShard {
         let elapsed = cx.now().saturating_since(self.started_at);
+        let for_update_ts = self.for_update_ts();
         let request = PrewriteRequest {
             primary_lock: self.primary.to_bytes(),
             start_version: self.start_ts.version(),
             lock_ttl: whole_ms(lock_ttl(cx.config(), self.size_bytes, elapsed)),
+            for_update_ts: for_update_ts.version(),
             assertion_level: self.options.assertion_level.into(),
             ..PrewriteRequest::default()
         };
@@ -249,6 +267,11 @@ impl Commit {
         PrewriteShard { request: Shared::new(request), secondaries: secondaries.map(Key::to_bytes).collect(), ..shard }
     }
 
+    /// Zero of an optimistic transaction.
+    fn for_update_ts(&self) -> Timestamp {
+        self.pessimistic.as_ref().map_or(Timestamp::ZERO, |pessimistic| pessimistic.for_update_ts)
+    }
+
     fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
         let mut any_prewritten = false;
         while let Some(end) = batches.next_finished(cx) {
@@ -258,7 +281,7 @@ impl Commit {
                 Ok(Prewritten { has_primary, verdict }) => {
                     any_prewritten = true;
                     self.decision.add(cx, verdict);
-                    if has_primary && self.size_bytes > cx.config().heartbeat_txn_bytes {
+                    if has_primary && self.heartbeat.is_idle() && self.size_bytes > cx.config().heartbeat_txn_bytes {
                         self.start_heartbeat(cx);
                     }
                 }
@@ -377,11 +400,17 @@ impl Commit {
     /// The only way to end with an error once something was sent. An outcome that is not known keeps its locks: to roll them
     /// back could undo a commit.
     fn fail(&mut self, cx: &mut Context<'_>, error: Error, keys: Vec<Key>) -> Poll<End> {
+        let keys = self.keys_to_roll_back(keys);
         if !error.is_undetermined() || cx.config().has_canary(Canary::CleanupAfterUndetermined) {
             self.spawn_cleanup(cx, keys);
         }
         self.heartbeat.cancel_all(cx);
         self.done(Err(error))
+    }
+
+    /// What a pessimistic transaction has locked is locked whether it was prewritten or not.
+    fn keys_to_roll_back(&self, sent: Vec<Key>) -> Vec<Key> {
+        if self.pessimistic.is_some() { self.locked_keys.to_vec() } else { sent }
     }
 
     fn spawn_secondaries(&self, cx: &mut Context<'_>, commit_ts: Timestamp, secondaries: Vec<Key>) {
@@ -404,6 +433,17 @@ impl Commit {
         }
     }
 
+    /// It locks no key any more but those that it commits, so that all others may go, whenever they were locked.
+    fn release_doubtful_locks(&mut self, cx: &mut Context<'_>) {
+        let Some(pessimistic) = &mut self.pessimistic else { return };
+        let mut keys = std::mem::take(&mut pessimistic.in_doubt);
+        keys.retain(|key| self.locked_keys.binary_search(key).is_err());
+        if !keys.is_empty() {
+            let upkeep = self.options.upkeep();
+            cx.spawn(PessimisticRollback::new(self.start_ts, keys, Timestamp::MAX, upkeep).again(true));
+        }
+    }
+
     /// Nothing is locked if absences were all that was checked.
     fn start_heartbeat(&mut self, cx: &mut Context<'_>) {
         if !self.locked_keys.is_empty() {
@@ -413,15 +453,10 @@ impl Commit {
     }
 
     fn on_heartbeat_end(&mut self, cx: &mut Context<'_>, end: HeartbeatEnd) -> Poll<End> {
-        let start_ts = self.start_ts;
-        let error = match end {
-            HeartbeatEnd::Refused(reason @ (KeyError::TxnNotFound { .. } | KeyError::TxnLockNotFound { .. })) => {
-                return self.on_primary_lost(cx, Error::RolledBack { start_ts, reason });
-            }
-            HeartbeatEnd::Refused(refusal) => Error::Key(refusal),
-            HeartbeatEnd::TooOld { age } => Error::TxnTooOld { start_ts, age },
-            HeartbeatEnd::Unreachable(error) => error,
-        };
+        let error = end.into_error(self.start_ts);
+        if let Error::RolledBack { .. } = error {
+            return self.on_primary_lost(cx, error);
+        }
         // The lock lives on for a while: perhaps long enough.
         cx.observe(Observation::BackgroundFailed { task: "heartbeat", error });
         Poll::Pending
@@ -468,6 +503,7 @@ impl Machine for Commit {
         if cx.config().has_canary(Canary::LocksLeftOut) {
             mutations.retain(|mutation| mutation.op != Op::Lock || mutation.key == self.primary);
         }
+        self.release_doubtful_locks(cx);
         if mutations.is_empty() {
             return self.done(Ok(CommitOutcome { commit_ts: None }));
         }
@@ -478,6 +514,9 @@ impl Machine for Commit {
         }
         let grouping = Grouping::new(mutations, route::budget(cx.config(), budget::PREWRITE));
         let mut grouping = grouping.with_deadline(self.options.call.deadline);
+        if self.pessimistic.as_ref().is_some_and(|pessimistic| pessimistic.primary_is_locked) {
+            self.start_heartbeat(cx);
+        }
         match grouping.start(cx) {
             Poll::Ready(grouped) => self.on_grouped(cx, grouped),
             Poll::Pending => {
@@ -528,7 +567,8 @@ impl Machine for Commit {
             return Abandoned::FinishInBackground;
         }
         let keys = match &self.phase {
-            Phase::Starting(_) | Phase::Grouping(_) | Phase::FetchingMinCommitTs { .. } | Phase::Ended => Vec::new(),
+            Phase::Starting(_) | Phase::Ended => return Abandoned::Discard,
+            Phase::Grouping(_) | Phase::FetchingMinCommitTs { .. } => Vec::new(),
             Phase::Prewriting(batches) => {
                 let keys = self.keys_sent(batches);
                 if self.maybe_decided(batches) && !cx.config().has_canary(Canary::AbandonedAsyncCommitRolledBack) {
@@ -540,7 +580,7 @@ impl Machine for Commit {
             Phase::CommittingPrimary(_) => return Abandoned::FinishInBackground,
         };
         self.phase = Phase::Ended;
-        self.spawn_cleanup(cx, keys);
+        self.spawn_cleanup(cx, self.keys_to_roll_back(keys));
         Abandoned::Discard
     }
 

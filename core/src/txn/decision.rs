@@ -53,11 +53,18 @@ impl Mode {
     /// What prewrites have to say for it. `after` is what the commit_ts must exceed; `started_at` when the transaction began.
     pub(super) fn fill_in(self, cx: &Context<'_>, request: &mut PrewriteRequest, after: Timestamp, started_at: Time) {
         let start_ts = Timestamp::from_version(request.start_version);
-        request.min_commit_ts = after.max(start_ts).next().version();
+        let for_update_ts = Timestamp::from_version(request.for_update_ts);
+        request.min_commit_ts = after.max(start_ts).max(for_update_ts).next().version();
         if self.prewrites_decide() {
             let elapsed = cx.now().saturating_since(started_at);
             let window = elapsed.saturating_add(cx.config().async_commit_safe_window);
             request.max_commit_ts = start_ts.saturating_add(window).version();
+            if !for_update_ts.is_zero() {
+                // A repeated request does not notice that the lock was resolved in between. If it was, then at a time beyond
+                // this life, and what is prewritten anew gets a min_commit_ts beyond max_commit_ts.
+                let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+                request.lock_ttl = request.lock_ttl.max(window_ms.saturating_add(1));
+            }
             request.use_async_commit = self.async_commit;
             request.try_one_pc = self.one_phase;
         }

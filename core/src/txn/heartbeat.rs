@@ -27,6 +27,7 @@ use crate::key::Key;
 use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::oracle::FetchTimestamp;
 use crate::route::{self, CallEnd, CallOptions, RegionCall};
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// Failures in a row after which it gives up.
@@ -34,12 +35,18 @@ const MAX_CONSECUTIVE_FAILURES: u32 = 10;
 /// However short a lock is to live.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Heartbeat of one transaction; see the [module documentation](self).
+/// Heartbeat of one transaction: keeps the lock of its primary from expiring until its owner abandons it, or it cannot go on.
+///
+/// A pessimistic transaction has one from its first lock to its end: see
+/// [`Transaction::keep_alive`](super::Transaction::keep_alive). Ends only if the lock can no longer be kept; that is no reason
+/// to give up, as the commit finds out for certain whether anything was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Heartbeat {
+pub struct Heartbeat {
     primary: Key,
     start_ts: Timestamp,
     options: CallOptions,
+    /// When the first beat is due; `None` is an interval after the start.
+    due: Option<Time>,
     failures: u32,
     phase: Phase,
 }
@@ -61,7 +68,7 @@ phases! {
 
 /// Why a heartbeat stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum HeartbeatEnd {
+pub enum HeartbeatEnd {
     /// TiKV refused: as a rule, because the lock is gone.
     Refused(KeyError),
     /// The transaction has lived longer than a heartbeat may keep it alive.
@@ -73,15 +80,47 @@ pub(super) enum HeartbeatEnd {
     Unreachable(Error),
 }
 
+impl HeartbeatEnd {
+    /// Why the heartbeat of transaction `start_ts` stopped, as an error.
+    #[must_use]
+    pub fn into_error(self, start_ts: Timestamp) -> Error {
+        match self {
+            HeartbeatEnd::Refused(reason @ (KeyError::TxnNotFound { .. } | KeyError::TxnLockNotFound { .. })) => {
+                Error::RolledBack { start_ts, reason }
+            }
+            HeartbeatEnd::Refused(refusal) => Error::Key(refusal),
+            HeartbeatEnd::TooOld { age } => Error::TxnTooOld { start_ts, age },
+            HeartbeatEnd::Unreachable(error) => error,
+        }
+    }
+}
+
 impl Heartbeat {
     /// For the transaction that began at `start_ts` and has locked `primary`.
     pub(super) fn new(start_ts: Timestamp, primary: Key, options: CallOptions) -> Self {
-        Heartbeat { primary, start_ts, options, failures: 0, phase: Phase::Sleeping }
+        Heartbeat { primary, start_ts, options, due: None, failures: 0, phase: Phase::Sleeping }
+    }
+
+    /// The same, with the first beat at `due`.
+    pub(super) fn due(mut self, due: Time) -> Self {
+        self.due = Some(due);
+        self
+    }
+
+    /// The primary whose lock it extends.
+    #[must_use]
+    pub fn primary(&self) -> &Key {
+        &self.primary
+    }
+
+    /// From one beat to the next.
+    pub(super) fn interval(config: &Config) -> Duration {
+        (config.managed_lock_ttl / 2).max(SHORTEST_INTERVAL)
     }
 
     fn sleep(&mut self, cx: &mut Context<'_>) -> Poll<HeartbeatEnd> {
-        let interval = cx.config().managed_lock_ttl / 2;
-        cx.sleep(interval.max(SHORTEST_INTERVAL), SleepReason::Heartbeat);
+        let due = self.due.take().map(|due| due.saturating_since(cx.now()));
+        cx.sleep(due.unwrap_or(Heartbeat::interval(cx.config())), SleepReason::Heartbeat);
         self.phase = Phase::Sleeping;
         Poll::Pending
     }

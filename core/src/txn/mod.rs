@@ -1,4 +1,4 @@
-//! Transactions: optimistic two-phase commit.
+//! Transactions: two-phase commit, and the pessimistic locks that may come before it.
 //!
 //! A transaction reads at its `start_ts`, buffers its writes, and commits them in one go:
 //!
@@ -11,6 +11,14 @@
 //!                                                     └──► Cleanup                     in the background, after a failure
 //! ```
 //!
+//! A pessimistic transaction locks keys before it writes them:
+//!
+//! ```text
+//!  Transaction ──► LockRequest (data) ──► LockKeys ──► per batch: LockBatch
+//!       │                                    └──► PessimisticRollback          in the background, after a failure
+//!       └──► Heartbeat                       from the first lock to the end
+//! ```
+//!
 //! client-go: package `txnkv/transaction`.
 
 mod batches;
@@ -20,11 +28,17 @@ mod commit_primary;
 mod commit_secondaries;
 mod commit_ts;
 mod decision;
+mod fair_locking;
 mod heartbeat;
 mod keys_call;
+mod lock_keys;
+mod lock_keys_batch;
+mod lock_options;
 mod lock_ttl;
 mod mutations;
 mod options;
+mod pessimistic;
+mod pessimistic_rollback;
 mod prewrite;
 mod refusal;
 #[cfg(test)]
@@ -32,11 +46,25 @@ mod tests;
 mod transaction;
 
 use crate::machine::Phases;
-pub use commit::{Commit, CommitOutcome, CommitRequest};
+pub use commit::{Commit, CommitOutcome, CommitRequest, PessimisticCommit};
+pub use heartbeat::{Heartbeat, HeartbeatEnd};
+pub use lock_keys::{LockKeys, LockRequest, Locked};
+pub use lock_keys_batch::LockedKey;
+pub use lock_options::{LockOptions, LockWait, OnConflict};
 pub use mutations::{Mutation, Mutations, TxnLimits};
-pub use options::{CommitOptions, CommitTsRules, OnLock};
+pub use options::{CommitOptions, CommitTsRules, OnLock, UnlockedWrites};
+pub use pessimistic_rollback::PessimisticRollback;
 pub use transaction::{Buffered, BufferedReads, Transaction, TxnState};
 
 /// The machines of this floor that have phases.
-pub(crate) const PHASES: &[Phases] =
-    &[heartbeat::PHASES, commit_ts::PHASES, commit::PHASES, commit_primary::PHASES, cleanup::PHASES, prewrite::PHASES];
+pub(crate) const PHASES: &[Phases] = &[
+    heartbeat::PHASES,
+    commit_ts::PHASES,
+    commit::PHASES,
+    commit_primary::PHASES,
+    cleanup::PHASES,
+    prewrite::PHASES,
+    lock_keys::PHASES,
+    lock_keys_batch::PHASES,
+    pessimistic_rollback::PHASES,
+];

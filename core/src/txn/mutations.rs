@@ -9,9 +9,15 @@
 //! | tombstone, newly inserted | as flags only |
 //! | tombstone | `Del` |
 //!
+//! A pessimistic transaction has no `CheckNotExists`, as it checks absence when it locks. Of each mutation it says whether the
+//! key is locked, and if not, whether prewrite has to look for conflicts.
+//!
 //! Keys and values are shared with the buffer if it [shares](MemBuffer::share), else copied. client-go: `twoPhaseCommitter.initKeysAndMutations`.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use tikv_proto::kvrpcpb::prewrite_request::PessimisticAction;
 use tikv_proto::kvrpcpb::{self, Assertion, AssertionLevel, Op};
 
 use crate::config::Config;
@@ -19,6 +25,7 @@ use crate::error::Error;
 use crate::key::{Key, KeyRange, MAX_KEY_BYTES};
 use crate::membuffer::{Flagged, KeyFlags, MemBuffer, ValueRef};
 use crate::route::Keyed;
+use crate::timestamp::Timestamp;
 
 /// One write (or check, or lock) of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,12 +38,16 @@ pub struct Mutation {
     pub op: Op,
     /// What TiKV checks of the key beside conflicts.
     pub assertion: Assertion,
+    /// How a pessimistic transaction is kept apart from others on this key. Without meaning for an optimistic one.
+    pub action: PessimisticAction,
+    /// The timestamp that the pessimistic lock must have; zero for whichever it has.
+    pub expected_for_update_ts: Timestamp,
 }
 
 impl Mutation {
     /// Writes a value.
     pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> Self {
-        Mutation { key: key.into(), value: value.into(), op: Op::Put, assertion: Assertion::None }
+        Mutation { value: value.into(), ..Mutation::without_value(key.into(), Op::Put) }
     }
 
     /// Deletes a key.
@@ -81,7 +92,26 @@ impl Mutation {
     }
 
     fn without_value(key: Key, op: Op) -> Self {
-        Mutation { key, value: Bytes::new(), op, assertion: Assertion::None }
+        Mutation {
+            key,
+            value: Bytes::new(),
+            op,
+            assertion: Assertion::None,
+            action: PessimisticAction::SkipPessimisticCheck,
+            expected_for_update_ts: Timestamp::ZERO,
+        }
+    }
+
+    fn of_pessimistic(mut self, flags: KeyFlags, locks: PessimisticWrites<'_>) -> Self {
+        self.action = if flags.has_locked() {
+            PessimisticAction::DoPessimisticCheck
+        } else if flags.has_need_constraint_check_in_prewrite() || locks.check_unlocked {
+            PessimisticAction::DoConstraintCheck
+        } else {
+            PessimisticAction::SkipPessimisticCheck
+        };
+        self.expected_for_update_ts = locks.constraints.get(&self.key).copied().unwrap_or_default();
+        self
     }
 
     fn can_be_primary(&self) -> bool {
@@ -138,8 +168,26 @@ impl Mutations {
         mut is_unnecessary: impl FnMut(&Flagged<'_>) -> bool,
     ) -> Result<Self, Error> {
         let entries = buffer.iter_with_flags(&KeyRange::ALL);
-        let items = entries.filter_map(|entry| mutation(&entry, level, &mut is_unnecessary)).collect();
+        let items = entries.filter_map(|entry| mutation(&entry, level, None, &mut is_unnecessary)).collect();
         Mutations::of_sorted(items, limits)
+    }
+
+    /// The mutations of a pessimistic transaction with these writes and locks. All locked keys are among them.
+    pub(super) fn of_pessimistic(
+        buffer: &MemBuffer,
+        locks: PessimisticWrites<'_>,
+        level: AssertionLevel,
+        limits: TxnLimits,
+        mut is_unnecessary: impl FnMut(&Flagged<'_>) -> bool,
+    ) -> Result<Self, Error> {
+        let entries = buffer.iter_with_flags(&KeyRange::ALL);
+        let items = entries.filter_map(|entry| mutation(&entry, level, Some(locks), &mut is_unnecessary)).collect();
+        let mut mutations = Mutations::of_sorted(items, limits)?;
+        let is_primary = |mutation: &Mutation| locks.primary == Some(&mutation.key) && mutation.can_be_primary();
+        if let Some(primary) = mutations.items.iter().position(is_primary) {
+            mutations.primary = primary;
+        }
+        Ok(mutations)
     }
 
     /// The given mutations.
@@ -218,9 +266,21 @@ impl Mutations {
     }
 }
 
+/// What decides about the mutations of a pessimistic transaction beside its buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PessimisticWrites<'a> {
+    /// The key that was locked first.
+    pub(super) primary: Option<&'a Key>,
+    /// The timestamps that locks must have.
+    pub(super) constraints: &'a BTreeMap<Key, Timestamp>,
+    /// Whether prewrite looks for conflicts of keys that are not locked.
+    pub(super) check_unlocked: bool,
+}
+
 fn mutation(
     entry: &Flagged<'_>,
     level: AssertionLevel,
+    locks: Option<PessimisticWrites<'_>>,
     is_unnecessary: &mut impl FnMut(&Flagged<'_>) -> bool,
 ) -> Option<Mutation> {
     let flags = entry.flags;
@@ -231,12 +291,21 @@ fn mutation(
         Some(ValueRef::Put(_)) if unnecessary => (lock_op(flags)?, Bytes::new()),
         Some(ValueRef::Put(value)) if flags.has_presume_key_not_exists() => (Op::Insert, value.to_bytes()),
         Some(ValueRef::Put(value)) => (Op::Put, value.to_bytes()),
+        Some(ValueRef::Tombstone) if unnecessary && locks.is_some() => (lock_op(flags)?, Bytes::new()),
         Some(ValueRef::Tombstone) if unnecessary => return None,
-        Some(ValueRef::Tombstone) if flags.has_presume_key_not_exists() => (Op::CheckNotExists, Bytes::new()),
+        Some(ValueRef::Tombstone) if flags.has_presume_key_not_exists() && locks.is_none() => {
+            (Op::CheckNotExists, Bytes::new())
+        }
         Some(ValueRef::Tombstone) if flags.has_newly_inserted() => (lock_op(flags)?, Bytes::new()),
         Some(ValueRef::Tombstone) => (Op::Del, Bytes::new()),
     };
-    Some(Mutation { key: entry.key.to_key(), value, op, assertion: assertion(flags, level) })
+    let key = entry.key.to_key();
+    let assertion = assertion(flags, level);
+    let mutation = Mutation { value, assertion, ..Mutation::without_value(key, op) };
+    Some(match locks {
+        None => mutation,
+        Some(locks) => mutation.of_pessimistic(flags, locks),
+    })
 }
 
 fn lock_op(flags: KeyFlags) -> Option<Op> {

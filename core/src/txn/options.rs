@@ -38,8 +38,22 @@ pub struct CommitOptions {
     /// Whether the order of commits need only follow causes, not real time: saves `async_commit` and `one_phase_commit` the
     /// timestamp of PD which the commit must exceed. Default: no. client-go: `SetCausalConsistency`.
     pub causal_consistency: bool,
+    /// What a pessimistic transaction does about the keys that it writes and has not locked.
+    pub unlocked_writes: UnlockedWrites,
     /// What the commit timestamp must be like.
     pub commit_ts: CommitTsRules,
+}
+
+/// What a pessimistic transaction does about the keys that it writes and has not locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum UnlockedWrites {
+    /// Fails with a write conflict if another transaction has written one of them since this one began, as an optimistic
+    /// transaction does.
+    #[default]
+    Check,
+    /// Writes them all the same. Whatever another transaction has written meanwhile is lost, unless the keys depend on others
+    /// that are locked, as those of an index do. What client-go does.
+    Trust,
 }
 
 /// What prewrite does about the lock of another transaction.
@@ -87,6 +101,7 @@ impl CommitOptions {
             async_commit: false,
             one_phase_commit: false,
             causal_consistency: false,
+            unlocked_writes: UnlockedWrites::default(),
             commit_ts: CommitTsRules::default(),
         }
     }
@@ -103,6 +118,11 @@ impl CommitOptions {
     /// For the commit of the secondaries: as in the foreground, but nobody's deadline can stop it.
     pub(super) fn background(&self) -> CallOptions {
         CallOptions { deadline: Time::MAX, ..self.foreground() }
+    }
+
+    /// For pessimistic locks that must be taken at `deadline`.
+    pub(super) fn locking(&self, deadline: Time) -> CallOptions {
+        self.of_writes(deadline)
     }
 
     /// For what changes no data: rolling back, and heartbeats. Nobody's deadline can stop it.

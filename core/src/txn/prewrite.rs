@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use tikv_proto::kvrpcpb::prewrite_request::ForUpdateTsConstraint;
 use tikv_proto::kvrpcpb::{self, Op, PrewriteRequest, PrewriteResponse};
 
 use super::decision::Verdict;
@@ -107,6 +108,7 @@ impl Shard for PrewriteShard {
             ..(*self.request).clone()
         };
         self.choose_mode(cx, &mut request, maybe_locked);
+        let request = if request.for_update_ts == 0 { request } else { pessimistic(request, &mutations) };
         let request = falsified(cx, request);
         PrewriteBatch {
             region,
@@ -149,6 +151,18 @@ impl PrewriteShard {
             request.secondaries = self.secondaries.to_vec();
         }
     }
+}
+
+/// The request with what TiKV has to know of each key of a pessimistic transaction.
+fn pessimistic(mut request: PrewriteRequest, mutations: &[Mutation]) -> PrewriteRequest {
+    request.pessimistic_actions = mutations.iter().map(|mutation| mutation.action.into()).collect();
+    let constraints = (0..).zip(mutations).filter(|(_, mutation)| !mutation.expected_for_update_ts.is_zero());
+    let constraints = constraints.map(|(index, mutation)| ForUpdateTsConstraint {
+        index,
+        expected_for_update_ts: mutation.expected_for_update_ts.version(),
+    });
+    request.for_update_ts_constraints = constraints.collect();
+    request
 }
 
 /// The request with a mistake, where one is to be made.
@@ -330,8 +344,16 @@ impl PrewriteBatch {
             KeyError::AlreadyExists { key } if !self.presumes_absent(&key) => {
                 Error::Key(KeyError::AlreadyExists { key })
             }
+            // TiKV has no field of its own for a pessimistic lock that is gone.
+            KeyError::Abort(_) if self.is_pessimistic() => {
+                Error::PessimisticLockLost { start_ts: self.start_ts(), reason: error }
+            }
             error => refusal::of_prewrite(self.start_ts(), &self.primary(), error),
         }
+    }
+
+    fn is_pessimistic(&self) -> bool {
+        self.request.for_update_ts != 0
     }
 
     fn presumes_absent(&self, key: &Key) -> bool {
@@ -339,13 +361,14 @@ impl PrewriteBatch {
         mutations.any(|mutation| mutation.key == *key && matches!(mutation.op, Op::Insert | Op::CheckNotExists))
     }
 
-    /// Why it makes no sense to resolve a lock: its transaction is younger, so that whatever becomes of it is a conflict; or
-    /// the caller does not want to; or it is one's own, which TiKV never complains of.
+    /// Why it makes no sense to resolve a lock: its transaction is younger, so that whatever becomes of it is a conflict (but
+    /// to a pessimistic transaction, which may write over what is younger); or the caller does not want to; or it is one's
+    /// own, which TiKV never complains of.
     fn hopeless(&self, lock: &LockInfo) -> Option<Error> {
         if lock.start_ts == self.start_ts() {
             return Some(Error::Locked(Box::new(lock.clone())));
         }
-        if lock.start_ts < self.start_ts() && self.on_lock == OnLock::Resolve {
+        if (lock.start_ts < self.start_ts() || self.is_pessimistic()) && self.on_lock == OnLock::Resolve {
             return None;
         }
         Some(Error::WriteConflict(Box::new(Conflict {

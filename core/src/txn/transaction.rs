@@ -1,4 +1,4 @@
-//! The state of an optimistic transaction between its calls.
+//! The state of a transaction between its calls.
 //!
 //! ```text
 //!         begin_commit                 end_commit
@@ -14,17 +14,21 @@
 //!
 //! client-go: `KVTxn`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::{CommitOptions, CommitOutcome, CommitRequest, Mutations, TxnLimits};
+use super::mutations::PessimisticWrites;
+use super::pessimistic::Pessimistic;
+use super::{CommitOptions, CommitOutcome, CommitRequest, Mutations, TxnLimits, UnlockedWrites};
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, InvalidLock};
 use crate::key::{Key, MAX_KEY_BYTES};
 use crate::membuffer::{FlagOp, Flagged, Limits, MemBuffer, ValueRef, WriteError};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
-/// An optimistic transaction between its calls: what it has written, how it is to commit, and how far it has come. Plain data.
+/// A transaction between its calls: what it has written and locked, how it is to commit, and how far it has come. Plain data.
 ///
 /// Reads ask [`Transaction::read`] first and TiKV, at `start_ts`, for what is unknown; what a scan finds there is laid under
 /// the writes by [`MemBuffer::union`]. [`Transaction::begin_commit`] makes the request of a [`Commit`](super::Commit).
@@ -54,6 +58,9 @@ pub struct Transaction {
     limits: TxnLimits,
     options: CommitOptions,
     state: TxnState,
+    managed_lock_ttl: Duration,
+    /// `None` if it is optimistic.
+    pessimistic: Option<Box<Pessimistic>>,
 }
 
 /// How far a transaction has come.
@@ -101,7 +108,16 @@ impl Transaction {
             entry_bytes: usize::try_from(limits.entry_bytes).unwrap_or(usize::MAX),
             total_bytes: usize::try_from(limits.total_bytes).unwrap_or(usize::MAX),
         });
-        Transaction { start_ts, started_at, buffer, limits, options, state: TxnState::Open }
+        let (state, pessimistic, managed_lock_ttl) = (TxnState::Open, None, config.managed_lock_ttl);
+        Transaction { start_ts, started_at, buffer, limits, options, state, managed_lock_ttl, pessimistic }
+    }
+
+    /// The same as a pessimistic transaction: it locks keys, by [`Transaction::begin_lock`], before it writes them. client-go:
+    /// `SetPessimistic`.
+    #[must_use]
+    pub fn into_pessimistic(mut self) -> Self {
+        self.pessimistic.get_or_insert_default();
+        self
     }
 
     /// The timestamp it reads at, and its identity.
@@ -190,17 +206,21 @@ impl Transaction {
     }
 
     /// Sets a key that must be absent. If the transaction has not set it itself, that is checked when it commits, which then
-    /// fails with [`Error::KeyExists`].
+    /// fails with [`Error::KeyExists`]; or when it is locked, if a pessimistic transaction locks it afterwards.
     ///
     /// # Errors
     ///
-    /// As [`Transaction::set`], and [`Error::KeyExists`] if the transaction itself has set the key.
+    /// As [`Transaction::set`], [`Error::KeyExists`] if the transaction itself has set the key, or has locked it and knows that
+    /// it exists, and [`Error::InvalidLock`] if it has locked the key without asking whether it exists.
     pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
         let key = key.into();
         match self.read(key.as_slice())? {
             Buffered::Value(_) => Err(Error::KeyExists { key }),
             Buffered::Deleted => self.write(key, value.into(), &[]),
-            Buffered::Unknown => self.write(key, value.into(), &[FlagOp::SetPresumeKeyNotExists]),
+            Buffered::Unknown => {
+                let flags = self.absence_flags(&key)?;
+                self.write(key, value.into(), flags)
+            }
         }
     }
 
@@ -220,7 +240,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::KeyTooLarge`].
+    /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::KeyTooLarge`], [`Error::InvalidArgument`] of a pessimistic
+    /// transaction: see [`Transaction::begin_lock`].
     pub fn lock_keys(&mut self, keys: impl IntoIterator<Item = Key>) -> Result<(), Error> {
         const LOCKED: &[FlagOp] = &[
             FlagOp::SetKeyLocked,
@@ -229,6 +250,9 @@ impl Transaction {
             FlagOp::SetKeyLockedInExclusiveMode,
         ];
         self.check_open()?;
+        if self.is_pessimistic() {
+            return Err(Error::InvalidArgument("a pessimistic transaction locks keys by a call".into()));
+        }
         for key in keys {
             let key = checked(key)?;
             self.buffer.update_flags(&key, LOCKED).map_err(|error| write_error(&key, error))?;
@@ -241,8 +265,9 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TxnFinished`], [`Error::InvalidArgument`] if a stage is open, and those of [`Mutations::of_buffer`]. After any
-    /// but the first two the transaction is rolled back.
+    /// [`Error::TxnFinished`], [`Error::InvalidArgument`] if a stage is open, [`Error::InvalidLock`] if keys are just being
+    /// locked, or were in fair locking that has not been ended, and those of [`Mutations::of_buffer`]. After the last the
+    /// transaction is rolled back: what it has locked is to be [released](Transaction::release).
     pub fn begin_commit(&mut self) -> Result<CommitRequest, Error> {
         self.begin_filtered_commit(|_| false)
     }
@@ -260,15 +285,31 @@ impl Transaction {
         if self.buffer.is_staging() {
             return Err(Error::InvalidArgument("a stage of the transaction is open".into()));
         }
+        if let Some(pessimistic) = &self.pessimistic {
+            pessimistic.check_idle()?;
+        }
         self.state = TxnState::RolledBack;
         self.buffer.share();
-        let level = self.options.assertion_level;
-        let mutations = Mutations::of_buffer(&self.buffer, level, self.limits, is_unnecessary)?;
+        let (level, limits) = (self.options.assertion_level, self.limits);
+        let (mutations, pessimistic) = match &mut self.pessimistic {
+            None => (Mutations::of_buffer(&self.buffer, level, limits, is_unnecessary)?, None),
+            Some(state) => {
+                let check_unlocked = self.options.unlocked_writes == UnlockedWrites::Check;
+                let locks = PessimisticWrites {
+                    primary: state.primary.as_ref(),
+                    constraints: &state.constraints,
+                    check_unlocked,
+                };
+                let mutations = Mutations::of_pessimistic(&self.buffer, locks, level, limits, is_unnecessary)?;
+                (mutations, Some(state.begin_commit(self.start_ts)))
+            }
+        };
         self.state = TxnState::Committing;
         Ok(CommitRequest {
             start_ts: self.start_ts,
             started_at: self.started_at,
             mutations,
+            pessimistic,
             options: self.options.clone(),
         })
     }
@@ -285,7 +326,8 @@ impl Transaction {
         };
     }
 
-    /// Gives it up. Nothing has to be sent, since an optimistic transaction has nothing on TiKV before it commits.
+    /// Gives it up. An optimistic transaction has nothing on TiKV before it commits, so that nothing has to be sent; what a
+    /// pessimistic one has locked is to be [released](Transaction::release).
     ///
     /// # Errors
     ///
@@ -296,18 +338,43 @@ impl Transaction {
         Ok(())
     }
 
-    fn write(&mut self, key: Key, value: Bytes, ops: &[FlagOp]) -> Result<(), Error> {
+    /// When it began, on the caller's clock.
+    pub(super) fn started_at(&self) -> Time {
+        self.started_at
+    }
+
+    /// How long a pessimistic lock lives without a heartbeat.
+    pub(super) fn lock_ttl(&self) -> Duration {
+        self.managed_lock_ttl
+    }
+
+    pub(super) fn pessimistic_state(&self) -> Result<&Pessimistic, InvalidLock> {
+        self.pessimistic.as_deref().ok_or(InvalidLock::Optimistic)
+    }
+
+    pub(super) fn pessimistic_mut(&mut self) -> Result<&mut Pessimistic, InvalidLock> {
+        self.pessimistic.as_deref_mut().ok_or(InvalidLock::Optimistic)
+    }
+
+    pub(super) fn flag(&mut self, key: &Key, ops: &[FlagOp]) -> Result<(), Error> {
+        self.buffer.update_flags(key, ops).map_err(|error| write_error(key, error))
+    }
+
+    pub(super) fn write(&mut self, key: Key, value: Bytes, ops: &[FlagOp]) -> Result<(), Error> {
         let key = checked(key)?;
         self.check_open()?;
         self.buffer.set_with_flags(&key, value, ops).map_err(|error| write_error(&key, error))
     }
 
-    fn check_open(&self) -> Result<(), Error> {
+    pub(super) fn check_open(&self) -> Result<(), Error> {
         if self.state == TxnState::Open { Ok(()) } else { Err(Error::TxnFinished) }
     }
 }
 
-fn checked(key: Key) -> Result<Key, Error> {
+pub(super) fn checked(key: Key) -> Result<Key, Error> {
+    if key.len() > MAX_KEY_BYTES {
+        return Err(Error::KeyTooLarge { actual_bytes: key.len(), limit_bytes: MAX_KEY_BYTES });
+    }
     if key.is_empty() { Err(Error::EmptyKey) } else { Ok(key) }
 }
 

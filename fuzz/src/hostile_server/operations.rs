@@ -112,7 +112,7 @@ fn commit(
     }
     let start_ts = start_ts(index);
     let tracked = TrackedCommit::new(start_ts, mutations.primary().cloned().unwrap_or_default());
-    let request = CommitRequest { start_ts, started_at: Time::ZERO, mutations, options };
+    let request = CommitRequest { start_ts, started_at: Time::ZERO, mutations, pessimistic: None, options };
     Some((Operation::Commit(Commit::new(request)), Some(tracked)))
 }
 

@@ -64,7 +64,8 @@ fn a_transaction_that_wrote_nothing_sends_nothing() {
 #[test]
 fn a_start_ts_that_pd_never_gave_is_refused() {
     for start_ts in [Timestamp::ZERO, Timestamp::MAX] {
-        let request = CommitRequest { start_ts, started_at: Time::ZERO, mutations: puts(["a"]), options: options() };
+        let (started_at, mutations, pessimistic) = (Time::ZERO, puts(["a"]), None);
+        let request = CommitRequest { start_ts, started_at, mutations, pessimistic, options: options() };
         let error = Script::new(Commit::new(request)).expect_done().expect_err("refused");
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
     }

@@ -10,8 +10,15 @@ mod commit;
 mod commit_ts;
 mod deadline;
 mod decided_by_prewrites;
+mod drop_anywhere;
+mod fair_locking;
 mod heartbeat;
+mod lock_abandon;
+mod lock_failures;
+mod lock_keys;
+mod lock_waits;
 mod mutations;
+mod pessimistic;
 mod prewrite;
 mod transaction;
 mod undetermined;
@@ -21,9 +28,13 @@ use std::sync::Arc;
 
 use tikv_proto::{errorpb, kvrpcpb, metapb};
 
-use super::{Commit, CommitOptions, CommitOutcome, CommitRequest, Mutation, Mutations, TxnLimits};
+use super::{
+    Commit, CommitOptions, CommitOutcome, CommitRequest, LockKeys, LockOptions, Locked, Mutation, Mutations,
+    Transaction, TxnLimits,
+};
 use crate::config::Config;
 use crate::error::{Error, Fault, FaultKind};
+use crate::key::Key;
 use crate::keyspace::KeyCodec;
 use crate::knowledge::Knowledge;
 use crate::machine::script::{Script, knowledge, region, ts};
@@ -56,7 +67,13 @@ fn options() -> CommitOptions {
 }
 
 fn commit_with(mutations: Mutations, options: CommitOptions) -> Commit {
-    Commit::new(CommitRequest { start_ts: start_ts(), started_at: Time::from_millis(1), mutations, options })
+    Commit::new(CommitRequest {
+        start_ts: start_ts(),
+        started_at: Time::from_millis(1),
+        mutations,
+        pessimistic: None,
+        options,
+    })
 }
 
 /// The commit of puts to these keys.
@@ -178,6 +195,15 @@ fn answer(request: &Request, answer: Answer) -> Event {
             kvrpcpb::PrewriteResponse { errors, ..Default::default() }.into()
         }
         Request::Commit(_) => kvrpcpb::CommitResponse { error: boxed, ..Default::default() }.into(),
+        Request::PessimisticLock(_) => {
+            let errors = refusal.into_iter().collect();
+            kvrpcpb::PessimisticLockResponse { errors, ..Default::default() }.into()
+        }
+        Request::PessimisticRollback(_) => {
+            let errors = refusal.into_iter().collect();
+            kvrpcpb::PessimisticRollbackResponse { errors, ..Default::default() }.into()
+        }
+        Request::TxnHeartBeat(_) => kvrpcpb::TxnHeartBeatResponse { error: boxed, ..Default::default() }.into(),
         Request::BatchRollback(_) => kvrpcpb::BatchRollbackResponse { error: boxed, ..Default::default() }.into(),
         Request::CheckTxnStatus(_) => kvrpcpb::CheckTxnStatusResponse { error: boxed, ..Default::default() }.into(),
         Request::ResolveLock(_) => kvrpcpb::ResolveLockResponse { error: boxed, ..Default::default() }.into(),
@@ -307,6 +333,83 @@ fn locked_by(start_ts: Timestamp, key: &str, primary: &str) -> kvrpcpb::LockInfo
 
 fn is_locked(lock: kvrpcpb::LockInfo) -> kvrpcpb::KeyError {
     kvrpcpb::KeyError { locked: Some(Box::new(lock)), ..Default::default() }
+}
+
+/// A pessimistic transaction that has locked nothing.
+fn pessimistic() -> Transaction {
+    Transaction::new(&Config::default(), start_ts(), Time::from_millis(1), options()).into_pessimistic()
+}
+
+fn as_keys(keys: &[&str]) -> Vec<Key> {
+    keys.iter().map(|key| Key::from(*key)).collect()
+}
+
+/// A call of `txn` that locks `keys`, after it got `ts(2_000)` from PD.
+fn locking(txn: &mut Transaction, keys: &[&str], options: LockOptions) -> Script<LockKeys> {
+    let request = txn.begin_lock(Time::from_millis(1), as_keys(keys), options).expect("a request");
+    let mut script = Script::with_knowledge(LockKeys::new(request), two_regions());
+    script.expect_timestamp();
+    script.timestamp(ts(2_000));
+    script
+}
+
+/// Expects the request that locks these keys, at a timestamp.
+fn expect_lock(script: &mut Script<LockKeys>, keys: &[&str], for_update_ts: Timestamp) -> Token {
+    script.expect_call(1, |request: &kvrpcpb::PessimisticLockRequest| {
+        let locked: Vec<_> = request.mutations.iter().map(|mutation| mutation.key.clone()).collect();
+        assert_eq!(names(&locked), keys);
+        assert_eq!(request.for_update_ts, for_update_ts.version());
+        assert_eq!(request.min_commit_ts, for_update_ts.next().version());
+        assert_eq!(request.start_version, start_ts().version());
+    })
+}
+
+fn accept_lock(script: &mut Script<LockKeys>, token: Token) {
+    script.reply_to(token, kvrpcpb::PessimisticLockResponse::default());
+}
+
+fn refuse_lock(script: &mut Script<LockKeys>, token: Token, error: kvrpcpb::KeyError) {
+    script.reply_to(token, kvrpcpb::PessimisticLockResponse { errors: vec![error], ..Default::default() });
+}
+
+/// The lock of the primary is kept alive from now on.
+fn expect_beats(script: &mut Script<LockKeys>) -> Token {
+    script.expect_sleep(|sleep, reason| {
+        assert_eq!((sleep.as_secs(), reason), (10, SleepReason::Heartbeat));
+    })
+}
+
+/// Ends the call, and tells its transaction.
+fn end_lock(script: &mut Script<LockKeys>, txn: &mut Transaction) -> Result<Locked, Error> {
+    let end = script.expect_done();
+    txn.end_lock(&end);
+    end
+}
+
+/// A pessimistic transaction that holds the locks of these keys of one region, taken at `ts(2_000)`.
+fn holding(keys: &[&str]) -> Transaction {
+    let mut txn = pessimistic();
+    let mut script = locking(&mut txn, keys, LockOptions::default());
+    let lock = expect_lock(&mut script, keys, ts(2_000));
+    accept_lock(&mut script, lock);
+    let beats = expect_beats(&mut script);
+    script.expect_cancel(beats);
+    end_lock(&mut script, &mut txn).expect("locked");
+    txn
+}
+
+/// Lets a background machine release pessimistic locks, and returns which, at which timestamps.
+fn released(rollback: BackgroundMachine) -> (Vec<String>, Vec<Timestamp>) {
+    let (requests, _) = run_background(rollback, |_| ok());
+    let (mut keys, mut timestamps) = (Vec::new(), Vec::new());
+    for request in &requests {
+        let Request::PessimisticRollback(request) = request else { panic!("not a release: {request:?}") };
+        assert_eq!(request.start_version, start_ts().version());
+        keys.extend(names(&request.keys));
+        timestamps.push(Timestamp::from_version(request.for_update_ts));
+    }
+    timestamps.dedup();
+    (keys, timestamps)
 }
 
 /// Every fault after which the request may have been executed.
