@@ -35,7 +35,11 @@ pub fn small() -> Vec<Setup> {
         one_region("a fault", pair, Luck { faults: 1, ..LUCKY }),
         two_regions("a deadline", short, Luck { faults: 1, leaps: 1, ..LUCKY }),
         two_regions("an async commit", &[&[AsyncWrite(AB)], &[BatchGet(AB)]], Luck { crashes: 1, ..LUCKY }),
-        one_region("one phase", &[&[OnePhaseWrite(AB)], &[BatchGet(AB)]], Luck { faults: 1, ..LUCKY }),
+        one_region(
+            "one phase",
+            &[&[OnePhaseWrite(AB)], &[OnePhaseWrite(A), BatchGet(AB)]],
+            Luck { faults: 1, crashes: 1, ..LUCKY },
+        ),
         two_regions("lost interest", pair, Luck { abandons: 1, ..LUCKY }),
         with_heartbeats(two_regions("a heartbeat", &[&[Write(A)], &[BatchGet(A)]], Luck { leaps: 1, ..LUCKY })),
     ]
