@@ -259,7 +259,7 @@ impl LockKeys {
                     Err(error) => (error, true),
                 };
                 let others = others.map_or(Vec::new(), |(others, _)| others);
-                return self.fail(cx, batches, others, failure.0, failure.1);
+                return self.fail(cx, batches, &others, failure.0, failure.1);
             }
             if !batches.is_idle() || !self.renewal.is_idle() {
                 self.phase = match others {
@@ -345,7 +345,7 @@ impl LockKeys {
             }
             Err(error) => {
                 let others = others.map_or(Vec::new(), |(others, _)| others);
-                self.fail(cx, batches, others, error, false)
+                self.fail(cx, batches, &others, error, false)
             }
         }
     }
@@ -355,12 +355,12 @@ impl LockKeys {
         &mut self,
         cx: &mut Context<'_>,
         mut batches: Sharded<LockShard>,
-        others: Vec<Group<LockItem>>,
+        others: &[Group<LockItem>],
         mut error: Error,
         in_doubt: bool,
     ) -> Poll<End> {
         let in_doubt = in_doubt || !batches.is_idle();
-        let keys = self.keys_sent(&batches, &others);
+        let keys = self.keys_sent(&batches, others);
         batches.cancel_all(cx);
         self.renewal.cancel_all(cx);
         self.heartbeat.cancel_all(cx);

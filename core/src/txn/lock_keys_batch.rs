@@ -332,7 +332,7 @@ impl LockBatch {
     /// What is known of the keys; `None` if the answer does not fit to the question.
     fn locked(&self, response: PessimisticLockResponse) -> Option<Vec<LockedKey>> {
         if self.shard.force {
-            return self.locked_by_force(response);
+            return self.locked_by_force(&response);
         }
         let options = &self.shard.lock;
         let (wants_existence, len) = (options.return_values || options.check_existence, self.items.len());
@@ -351,7 +351,7 @@ impl LockBatch {
         Some(locked.collect())
     }
 
-    fn locked_by_force(&self, response: PessimisticLockResponse) -> Option<Vec<LockedKey>> {
+    fn locked_by_force(&self, response: &PessimisticLockResponse) -> Option<Vec<LockedKey>> {
         let ([item], [result]) = (self.items.as_slice(), response.results.as_slice()) else { return None };
         let options = &self.shard.lock;
         let conflict_ts = Timestamp::from_version(result.locked_with_conflict_ts);

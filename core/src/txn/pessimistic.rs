@@ -22,7 +22,7 @@ use super::transaction::checked;
 use super::{LockOptions, PessimisticCommit, Transaction, TxnState};
 use crate::error::{Error, InvalidLock};
 use crate::key::{Key, KeyRange};
-use crate::membuffer::{FlagOp, ValueRef};
+use crate::membuffer::{FlagOp, KeyFlags, ValueRef};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -88,7 +88,7 @@ impl Transaction {
                 Some(locked) => held.push(locked),
                 None => {
                     let must_not_exist =
-                        self.buffer().flags(key.as_slice()).is_some_and(|flags| flags.has_need_check_exists());
+                        self.buffer().flags(key.as_slice()).is_some_and(KeyFlags::has_need_check_exists);
                     items.push(LockItem { key, must_not_exist });
                 }
             }
@@ -250,7 +250,7 @@ impl Transaction {
     pub(super) fn absence_flags(&self, key: &Key) -> Result<&'static [FlagOp], Error> {
         let Ok(state) = self.pessimistic_state() else { return Ok(&[FlagOp::SetPresumeKeyNotExists]) };
         let fair = state.fair.as_ref().and_then(|fair| fair.current(key));
-        let is_locked = self.buffer().flags(key.as_slice()).is_some_and(|flags| flags.has_locked());
+        let is_locked = self.buffer().flags(key.as_slice()).is_some_and(KeyFlags::has_locked);
         let exists = match fair {
             Some(lock) => lock.exists,
             None if is_locked => self.locked_key_exists(key),
@@ -279,7 +279,7 @@ impl Transaction {
     pub fn holds_lock(&self, key: &[u8]) -> bool {
         let fair = self.pessimistic_state().ok().and_then(|state| state.fair.as_ref());
         let is_fair = fair.is_some_and(|fair| fair.current(&Key::from(key.to_vec())).is_some());
-        self.is_pessimistic() && (is_fair || self.buffer().flags(key).is_some_and(|flags| flags.has_locked()))
+        self.is_pessimistic() && (is_fair || self.buffer().flags(key).is_some_and(KeyFlags::has_locked))
     }
 
     /// The heartbeat that keeps its locks alive, for as long as they have to be: `None` as long as nothing is locked, and
