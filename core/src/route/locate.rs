@@ -86,7 +86,7 @@ phases! {
     Locate: Phase;
     start => FetchingRegion | done;
     FetchingRegion => FetchingStores | BackingOff | done;
-    FetchingStores => BackingOff | done;
+    FetchingStores => FetchingRegion | BackingOff | done;
     BackingOff => FetchingRegion | done;
 }
 

@@ -383,7 +383,9 @@ impl<R: StoreRequest> RegionCall<R> {
         match self.backoff.earlier() {
             None => (self.attempts, self.last.clone()),
             Some(earlier) => {
-                let last = if self.last == CallFailure::NotAttempted { &earlier.last } else { &self.last };
+                // That no replica is left says less than what became of the attempts.
+                let no_attempt = matches!(self.last, CallFailure::NotAttempted | CallFailure::NoReplica { .. });
+                let last = if no_attempt { &earlier.last } else { &self.last };
                 (earlier.attempts.saturating_add(self.attempts), last.clone())
             }
         }
