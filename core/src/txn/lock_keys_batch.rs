@@ -407,10 +407,12 @@ impl LockBatch {
         }
     }
 
-    /// The record of a rollback bears the start_ts of its transaction: such a conflict is no matter of a newer timestamp.
+    /// The record of one's own rollback bears one's own start_ts, and is no matter of a newer timestamp. Another transaction
+    /// may have that start_ts for its commit_ts, if its prewrites decided it: a conflict like any other.
     fn conflict(&self, conflict: Box<Conflict>) -> Verdict {
         let start_ts = self.shard.start_ts;
-        if conflict.reason == ConflictReason::SelfRolledBack || conflict.conflict_commit_ts == start_ts {
+        let is_own_record = conflict.conflict_ts == start_ts && conflict.conflict_commit_ts == start_ts;
+        if conflict.reason == ConflictReason::SelfRolledBack || is_own_record {
             return Verdict::Failed(Error::RolledBack { start_ts, reason: KeyError::Conflict(conflict) });
         }
         Verdict::Conflict(conflict)

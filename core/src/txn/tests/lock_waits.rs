@@ -249,9 +249,20 @@ fn the_timestamp_that_a_caller_has_chosen_is_not_replaced() {
 }
 
 #[test]
+fn an_async_commit_at_ones_own_start_ts_is_a_conflict_like_any_other() {
+    let (_, mut script, lock) = with(LockWait::Default);
+    refuse_lock(&mut script, lock, conflict_at("a", start_ts()));
+    script.expect_timestamp();
+}
+
+#[test]
 fn a_conflict_with_the_record_of_ones_own_rollback_is_the_end_of_the_transaction() {
     let (mut txn, mut script, lock) = with(LockWait::Default);
-    refuse_lock(&mut script, lock, conflict_at("a", start_ts()));
+    let mut error = conflict_at("a", start_ts());
+    if let Some(conflict) = &mut error.conflict {
+        conflict.conflict_ts = start_ts().version();
+    }
+    refuse_lock(&mut script, lock, error);
     script.expect_spawn();
     let error = end_lock(&mut script, &mut txn).expect_err("rolled back");
     assert!(matches!(error, Error::RolledBack { .. }), "{error}");
