@@ -1,7 +1,7 @@
 //! A run as a page for a browser: a space-time diagram of who sent what to whom, and when.
 //!
 //! The page is one file that asks the network for nothing: style, program and data lie in it. `chart` says what is drawn;
-//! `page.js` draws it.
+//! `data.js`, `drawing.js` and `controls.js`, put together, draw it.
 
 mod chart;
 #[cfg(test)]
@@ -17,7 +17,7 @@ use super::scenario::Scenario;
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-const PROGRAM: &str = include_str!("page.js");
+const PROGRAM: &str = concat!(include_str!("data.js"), include_str!("drawing.js"), include_str!("controls.js"));
 
 /// The page of a run of which the [trace](Report::trace) was kept. `command` is what repeats the run.
 ///
