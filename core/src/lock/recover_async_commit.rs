@@ -97,7 +97,7 @@ impl RecoverAsyncCommit {
     fn collect(&mut self, cx: &mut Context<'_>) -> Poll<Recovered> {
         let Some(shares) = &mut self.shares else { return Poll::Pending };
         while let Some(end) = shares.next_finished(cx) {
-            let added = end.and_then(|share| {
+            let added = end.map_err(Error::from).and_then(|share| {
                 self.backoff.merge(share.backoff);
                 self.answers.add(self.policy.start_ts, &share.result?)
             });

@@ -24,7 +24,7 @@ use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::knowledge::txn_status::FinalStatus;
 use crate::machine::{Context, Event, Machine, Observation, Token};
-use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd, Sharded};
+use crate::route::{CallEnd, CallError, CallOptions, RegionCall, Shard, ShardEnd, Sharded, Unlocated};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -114,7 +114,7 @@ impl ReleaseLocks {
         while let Some(end) = shares.next_finished(cx) {
             match end {
                 Ok(Released { result: Ok(()), backoff }) => self.backoff.merge(backoff),
-                Ok(Released { result: Err(error), .. }) | Err(error) => {
+                Ok(Released { result: Err(error), .. }) | Err(Unlocated { error, .. }) => {
                     shares.cancel_all(cx);
                     return self.done(Err(error));
                 }

@@ -164,7 +164,7 @@ impl<R: BatchRequest> Batch<R> {
 
     fn collect(&mut self, cx: &mut Context<'_>) -> Poll<Result<R::Collected, Error>> {
         while let Some(reply) = self.sharded.next_finished(cx) {
-            if let Err(error) = reply.and_then(|reply| self.take(reply)) {
+            if let Err(error) = reply.map_err(Error::from).and_then(|reply| self.take(reply)) {
                 self.error.get_or_insert(error);
             }
         }

@@ -40,9 +40,24 @@ pub struct Group<I> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grouped<I> {
     /// The groups in the order of their keys, or why there are none.
-    pub result: Result<Vec<Group<I>>, Error>,
+    pub result: Result<Vec<Group<I>>, Unlocated<I>>,
     /// What is left of the budget.
     pub backoff: Backoff,
+}
+
+/// Items whose region could not be found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Unlocated<I> {
+    /// All that were to be grouped: of those located before the failure nothing was made either.
+    pub items: Vec<I>,
+    /// Why.
+    pub error: Error,
+}
+
+impl<I> From<Unlocated<I>> for Error {
+    fn from(unlocated: Unlocated<I>) -> Error {
+        unlocated.error
+    }
 }
 
 /// Sorts items by region, locating regions as needed. client-go: `RegionCache.GroupKeysByRegion`.
@@ -85,7 +100,7 @@ impl<I: Keyed> Grouping<I> {
             match locate.start(cx) {
                 Poll::Ready(located) => {
                     if let Err(error) = self.take_group(located) {
-                        return self.done(Err(error));
+                        return self.fail(error);
                     }
                 }
                 Poll::Pending => {
@@ -96,6 +111,12 @@ impl<I: Keyed> Grouping<I> {
         }
         let groups = std::mem::take(&mut self.groups);
         self.done(Ok(groups))
+    }
+
+    fn fail(&mut self, error: Error) -> Poll<Grouped<I>> {
+        let located = std::mem::take(&mut self.groups).into_iter().flat_map(|group| group.items);
+        let items = located.chain(std::mem::take(&mut self.items)).collect();
+        self.done(Err(Unlocated { items, error }))
     }
 
     fn take_group(&mut self, located: Located) -> Result<(), Error> {
@@ -111,7 +132,7 @@ impl<I: Keyed> Grouping<I> {
         Ok(())
     }
 
-    fn done(&mut self, result: Result<Vec<Group<I>>, Error>) -> Poll<Grouped<I>> {
+    fn done(&mut self, result: Result<Vec<Group<I>>, Unlocated<I>>) -> Poll<Grouped<I>> {
         Poll::Ready(Grouped { result, backoff: self.backoff.take() })
     }
 }
@@ -132,7 +153,7 @@ impl<I: Keyed> Machine for Grouping<I> {
             }
             Poll::Ready(located) => match self.take_group(located) {
                 Ok(()) => self.locate_next(cx),
-                Err(error) => self.done(Err(error)),
+                Err(error) => self.fail(error),
             },
         }
     }

@@ -23,7 +23,7 @@ mod usable_region;
 
 use std::time::Duration;
 
-pub use grouping::{Group, Grouped, Grouping, Keyed};
+pub use grouping::{Group, Grouped, Grouping, Keyed, Unlocated};
 pub use locate::{Locate, Located, Place};
 pub use range_walk::{RangeVisit, RangeWalk};
 pub use region_call::{CallEnd, CallError, RegionCall};

@@ -11,10 +11,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::grouping::{Group, Grouped, Grouping, Keyed};
+use super::grouping::{Group, Grouped, Grouping, Keyed, Unlocated};
 use crate::backoff::Backoff;
 use crate::canary::Canary;
-use crate::error::Error;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, FanOut, Machine, Token};
 use crate::time::Time;
@@ -130,8 +129,9 @@ impl<S: Shard> Sharded<S> {
         self.tasks.handle(cx, token, event);
     }
 
-    /// Takes the next output. `Err` if items could not be located at all.
-    pub fn next_finished(&mut self, cx: &mut Context<'_>) -> Option<Result<S::Output, Error>> {
+    /// Takes the next output. `Err` if items could not be located at all: they are handed back, since their owner knows
+    /// what was sent of them before.
+    pub fn next_finished(&mut self, cx: &mut Context<'_>) -> Option<Result<S::Output, Unlocated<S::Item>>> {
         while let Some((_, end)) = self.tasks.next_finished(cx) {
             match end {
                 TaskEnd::Child(ShardEnd::Done(output)) => return Some(Ok(output)),
@@ -143,7 +143,7 @@ impl<S: Shard> Sharded<S> {
                             self.add_group(cx, group, &grouped.backoff, is_retry);
                         }
                     }
-                    Err(error) => return Some(Err(error)),
+                    Err(unlocated) => return Some(Err(unlocated)),
                 },
             }
         }

@@ -75,7 +75,7 @@ impl BatchGet {
                     true => share.without_locks(),
                     false => share,
                 });
-                if let Err(error) = end.and_then(|share| self.on_share(share)) {
+                if let Err(error) = end.map_err(Error::from).and_then(|share| self.on_share(share)) {
                     return self.fail(cx, error);
                 }
             }

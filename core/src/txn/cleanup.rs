@@ -23,7 +23,7 @@ use crate::backoff::{Backoff, budget};
 use crate::error::Error;
 use crate::key::Key;
 use crate::machine::{Context, CurrentPhase, Event, Machine, Observation, Token, phases};
-use crate::route::{self, CallOptions, Group, Grouped, Grouping, Sharded};
+use crate::route::{self, CallOptions, Group, Grouped, Grouping, Sharded, Unlocated};
 use crate::timestamp::Timestamp;
 
 /// Rolls back a transaction that failed; see the [module documentation](self).
@@ -72,7 +72,7 @@ impl Cleanup {
     fn on_grouped(&mut self, cx: &mut Context<'_>, grouped: Grouped<Key>) -> Poll<()> {
         let groups = match grouped.result {
             Ok(groups) => groups,
-            Err(error) => {
+            Err(Unlocated { error, .. }) => {
                 observe(cx, error);
                 return Poll::Ready(());
             }
@@ -88,7 +88,7 @@ impl Cleanup {
     fn collect(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             while let Some(end) = self.batches.next_finished(cx) {
-                if let Err(error) | Ok(Err(error)) = end {
+                if let Err(Unlocated { error, .. }) | Ok(Err(error)) = end {
                     observe(cx, error);
                 }
             }

@@ -58,7 +58,7 @@ use crate::error::Error;
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, Token, phases};
 use crate::request::Shared;
-use crate::route::{self, Group, Grouped, Grouping, Sharded};
+use crate::route::{self, Group, Grouped, Grouping, Sharded, Unlocated};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -174,7 +174,7 @@ impl Commit {
         let groups = match grouped.result {
             Ok(groups) => groups,
             // Nothing has been sent yet.
-            Err(error) => return self.fail(cx, error, Vec::new()),
+            Err(Unlocated { error, .. }) => return self.fail(cx, error, Vec::new()),
         };
         let in_real_time = !self.options.causal_consistency && !cx.config().has_canary(Canary::RealTimeForgotten);
         let must_wait = !self.options.commit_ts.wait_until.is_zero();
@@ -275,9 +275,7 @@ impl Commit {
     fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
         let mut any_prewritten = false;
         while let Some(end) = batches.next_finished(cx) {
-            // Of keys whose region could not be found anew nothing is known.
-            let end = end.unwrap_or_else(|error| Err(NotPrewritten { error, maybe_locked: true }));
-            match end {
+            match end.unwrap_or_else(|unlocated| Err(unlocated.into())) {
                 Ok(Prewritten { has_primary, verdict }) => {
                     any_prewritten = true;
                     self.decision.add(cx, verdict);

@@ -19,7 +19,7 @@ use super::keys_call::KeysShard;
 use crate::backoff::budget;
 use crate::key::Key;
 use crate::machine::{Context, Event, Machine, Observation, Token};
-use crate::route::{self, CallOptions, Sharded};
+use crate::route::{self, CallOptions, Sharded, Unlocated};
 use crate::timestamp::Timestamp;
 
 /// Commits the secondaries of a committed transaction; see the [module documentation](self).
@@ -56,7 +56,7 @@ impl CommitSecondaries {
 
     fn collect(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(end) = self.batches.next_finished(cx) {
-            if let Err(error) | Ok(Err(error)) = end {
+            if let Err(Unlocated { error, .. }) | Ok(Err(error)) = end {
                 cx.observe(Observation::BackgroundFailed { task: "commit secondaries", error });
             }
         }

@@ -41,7 +41,7 @@ use crate::machine::{
     Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, SleepReason, Token, phases,
 };
 use crate::oracle::FetchTimestamp;
-use crate::route::{self, CallOptions, Group, Grouped, Grouping, Sharded};
+use crate::route::{self, CallOptions, Group, Grouped, Grouping, Sharded, Unlocated};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -201,7 +201,7 @@ impl LockKeys {
         let groups = match grouped.result {
             Ok(groups) => groups,
             // Nothing has been sent yet.
-            Err(error) => return self.done(Err(error)),
+            Err(Unlocated { error, .. }) => return self.done(Err(error)),
         };
         let mut batches = Sharded::new(self.shard(cx), cx.config().operation_concurrency);
         let mut others = primary_first(groups, &self.request.primary, batches.shard());
@@ -256,7 +256,7 @@ impl LockKeys {
                         }
                     }
                     Ok(LockEnd::Failed { error, in_doubt }) => (error, in_doubt),
-                    Err(error) => (error, true),
+                    Err(Unlocated { error, .. }) => (error, true),
                 };
                 let others = others.map_or(Vec::new(), |(others, _)| others);
                 return self.fail(cx, batches, &others, failure.0, failure.1);

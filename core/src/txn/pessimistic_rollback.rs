@@ -28,7 +28,7 @@ use crate::backoff::budget;
 use crate::error::KeyError;
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, Machine, Observation, SleepReason, Token, phases};
-use crate::route::{self, CallOptions, Sharded};
+use crate::route::{self, CallOptions, Sharded, Unlocated};
 use crate::timestamp::Timestamp;
 
 /// After this time no request that was given up waits in TiKV any more: it lets them wait for 1 s.
@@ -99,7 +99,7 @@ impl PessimisticRollback {
         mut batches: Sharded<KeysShard<PessimisticRollbackRequest>>,
     ) -> Poll<()> {
         while let Some(end) = batches.next_finished(cx) {
-            if let Err(error) | Ok(Err(error)) = end {
+            if let Err(Unlocated { error, .. }) | Ok(Err(error)) = end {
                 cx.observe(Observation::BackgroundFailed { task: "release pessimistic locks", error });
             }
         }

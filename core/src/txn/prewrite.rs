@@ -13,8 +13,9 @@
 //!              └─ WaitingForLock
 //! ```
 //!
-//! Where prewrites [decide](super::decision), one that was never answered may have decided: its failure leaves the outcome open.
-//! An answer holds for every earlier attempt.
+//! Where prewrites [decide](super::decision), one that was never answered may have decided, or may still: its failure leaves the
+//! outcome open. That a key was refused for good holds for every earlier attempt. That it is locked does not: an attempt
+//! which arrives late may find it free.
 //!
 //! A prewrite can be repeated: TiKV knows its own lock again. Every repetition says that it is one, also after a region
 //! has split, so that TiKV looks for what an earlier attempt may have left.
@@ -39,7 +40,7 @@ use crate::knowledge::regions::Region;
 use crate::lock::{ResolveLocks, Resolved, sleep_for_lock};
 use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::request::Shared;
-use crate::route::{CallEnd, CallError, CallOptions, Keyed, RegionCall, Shard, ShardEnd};
+use crate::route::{CallEnd, CallError, CallOptions, Keyed, RegionCall, Shard, ShardEnd, Unlocated};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -192,6 +193,13 @@ pub(super) struct NotPrewritten {
     pub(super) maybe_locked: bool,
 }
 
+/// What was not prewritten before cannot be now: nobody knows where.
+impl From<Unlocated<Outgoing>> for NotPrewritten {
+    fn from(Unlocated { items, error }: Unlocated<Outgoing>) -> Self {
+        NotPrewritten { error, maybe_locked: items.iter().all(|item| item.maybe_locked) }
+    }
+}
+
 /// One batch; see the [module documentation](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PrewriteBatch {
@@ -229,7 +237,10 @@ phases! {
 /// What TiKV's key errors amount to.
 enum Obstacle {
     Locked(Vec<LockInfo>),
-    Failed(Error),
+    /// It ends the transaction, though an earlier attempt may have met something else, or one that arrives late may.
+    Hopeless(Error),
+    /// It ends the transaction, and holds for every attempt.
+    Refused(Error),
 }
 
 type End = ShardEnd<Outgoing, Result<Prewritten, NotPrewritten>>;
@@ -281,7 +292,6 @@ impl PrewriteBatch {
     }
 
     fn on_response(&mut self, cx: &mut Context<'_>, response: PrewriteResponse, backoff: Backoff) -> Poll<End> {
-        self.maybe_locked = false;
         let [min_commit_ts, commit_ts] =
             [response.min_commit_ts, response.one_pc_commit_ts].map(Timestamp::from_version);
         if !commit_ts.is_zero() && (!self.request.try_one_pc || commit_ts <= self.start_ts()) {
@@ -299,10 +309,14 @@ impl PrewriteBatch {
             };
         }
         match self.obstacle(response.errors) {
-            Obstacle::Failed(Error::WriteConflict(_)) if cx.config().has_canary(Canary::ConflictsIgnored) => {
+            Obstacle::Refused(Error::WriteConflict(_)) if cx.config().has_canary(Canary::ConflictsIgnored) => {
                 self.prewritten(Verdict::Locked)
             }
-            Obstacle::Failed(error) => self.done(Err(error)),
+            Obstacle::Refused(error) => {
+                self.maybe_locked = false;
+                self.done(Err(error))
+            }
+            Obstacle::Hopeless(error) => self.done(Err(error)),
             Obstacle::Locked(locks) => self.resolve(cx, locks, backoff),
         }
     }
@@ -326,14 +340,15 @@ impl PrewriteBatch {
             }
             match KeyError::from_proto(error) {
                 KeyError::AssertionFailed(failed) => failed_assertion = failed_assertion.or(Some(failed)),
-                other => return Obstacle::Failed(self.failure(other)),
+                error @ (KeyError::Retryable(_) | KeyError::Unknown) => return Obstacle::Hopeless(self.failure(error)),
+                error => return Obstacle::Refused(self.failure(error)),
             }
         }
         if let Some(error) = locks.iter().find_map(|lock| self.hopeless(lock)) {
-            return Obstacle::Failed(error);
+            return Obstacle::Hopeless(error);
         }
         match failed_assertion {
-            Some(failed) if locks.is_empty() => Obstacle::Failed(Error::AssertionFailed(failed)),
+            Some(failed) if locks.is_empty() => Obstacle::Refused(Error::AssertionFailed(failed)),
             _ => Obstacle::Locked(locks),
         }
     }

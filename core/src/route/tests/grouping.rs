@@ -69,11 +69,13 @@ fn a_region_that_does_not_hold_the_key_is_not_taken_for_one_that_does() {
 }
 
 #[test]
-fn if_a_key_cannot_be_located_there_are_no_groups() {
+fn if_a_key_cannot_be_located_there_are_no_groups_and_all_items_are_handed_back() {
     let mut script = grouping(&["a", "x"], knowledge(KeyCodec::Txn, [region(1, "".."g")]));
     script.expect_pd(&by_key("x", false));
     script.pd(Err(PdError::Closed));
-    assert_eq!(script.expect_done().result, Err(Error::Closed));
+    let unlocated = script.expect_done().result.expect_err("there is no PD any more");
+    assert_eq!(unlocated.error, Error::Closed);
+    assert_eq!(unlocated.items, items(&["a", "x"]));
 }
 
 #[test]
@@ -83,7 +85,7 @@ fn a_deadline_ends_the_wait_for_pd() {
     let alarm = script.expect_sleep(|duration, _| assert_eq!(duration, Duration::from_secs(1)));
     let question = script.expect_pd(&by_key("a", false));
     script.event(alarm, Event::Woken).expect_cancel(question);
-    assert!(matches!(script.expect_done().result, Err(Error::DeadlineExceeded { .. })));
+    assert!(matches!(script.expect_done().result, Err(Unlocated { error: Error::DeadlineExceeded { .. }, .. })));
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl ReadAll {
 
     fn collect(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Result<Reply, Error>>> {
         while let Some(end) = self.shares.next_finished(cx) {
-            self.ends.push(end);
+            self.ends.push(end.map_err(Error::from));
         }
         if self.shares.is_idle() { Poll::Ready(std::mem::take(&mut self.ends)) } else { Poll::Pending }
     }

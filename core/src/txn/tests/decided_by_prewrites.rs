@@ -5,6 +5,7 @@ use tikv_proto::errorpb;
 use super::*;
 use crate::error::PdError;
 use crate::machine::Abandoned;
+use crate::txn::OnLock;
 use crate::machine::script::{maybe_executed, not_sent};
 
 fn asynchronous() -> CommitOptions {
@@ -325,7 +326,7 @@ fn what_was_never_sent_decides_nothing() {
 }
 
 #[test]
-fn an_answer_holds_for_every_earlier_attempt() {
+fn a_refusal_for_good_holds_for_every_earlier_attempt_and_so_does_success() {
     for options in [asynchronous(), one_phase()] {
         let mut script = begun(["a"], options.clone());
         expect_keys(&mut script, &["a"]);
@@ -347,6 +348,62 @@ fn an_answer_holds_for_every_earlier_attempt() {
         }
         assert_eq!(script.expect_done(), committed(ts(1_300)));
     }
+}
+
+#[test]
+fn that_a_key_is_locked_says_nothing_of_an_earlier_attempt_which_may_arrive_late() {
+    for options in [asynchronous(), one_phase()] {
+        for by in [ts(1_050), ts(900)] {
+            let mut script = begun(["a"], CommitOptions { on_lock: OnLock::Fail, ..options.clone() });
+            expect_keys(&mut script, &["a"]);
+            script.fault(maybe_executed());
+            sleep_through(&mut script);
+            let token = expect_keys(&mut script, &["a"]);
+            refuse_prewrite(&mut script, token, is_locked(locked_by(by, "a", "p")));
+            assert!(matches!(expect_undetermined(&mut script), Error::WriteConflict(_)));
+        }
+    }
+}
+
+#[test]
+fn that_tikv_asks_to_run_again_says_nothing_of_an_earlier_attempt() {
+    let mut script = begun(["a"], asynchronous());
+    expect_keys(&mut script, &["a"]);
+    script.fault(maybe_executed());
+    sleep_through(&mut script);
+    let token = expect_keys(&mut script, &["a"]);
+    refuse_prewrite(&mut script, token, kvrpcpb::KeyError { retryable: "again".to_owned(), ..Default::default() });
+    expect_undetermined(&mut script);
+}
+
+/// The region of the keys has gone, and PD with it.
+fn lose_the_region(script: &mut Script<Commit>, token: Token) {
+    let gone = errorpb::Error { epoch_not_match: Some(errorpb::EpochNotMatch::default()), ..Default::default() };
+    script.event(token, answer(&kvrpcpb::PrewriteRequest::default().into(), Answer::RegionError(gone)));
+    script.expect_sleep(|_, _| {});
+    script.wake();
+    let next = script.next();
+    let Some(Command::Pd { token: question, .. }) = next else { panic!("the keys have to be located anew: {next:?}") };
+    script.event(question, Event::Pd(Err(PdError::Closed)));
+}
+
+#[test]
+fn keys_that_cannot_be_located_anew_decide_nothing_if_every_attempt_was_refused() {
+    let mut script = begun(["a"], asynchronous());
+    let token = expect_keys(&mut script, &["a"]);
+    lose_the_region(&mut script, token);
+    assert_eq!(expect_failed(&mut script), (Error::Closed, vec!["a".to_owned()]));
+}
+
+#[test]
+fn keys_that_cannot_be_located_anew_leave_the_outcome_open_if_an_attempt_was_not_answered() {
+    let mut script = begun(["a"], asynchronous());
+    expect_keys(&mut script, &["a"]);
+    script.fault(maybe_executed());
+    sleep_through(&mut script);
+    let token = expect_keys(&mut script, &["a"]);
+    lose_the_region(&mut script, token);
+    assert_eq!(expect_undetermined(&mut script), Error::Closed);
 }
 
 #[test]
