@@ -78,7 +78,7 @@ enum Phase {
 
 phases! {
     CommitPrimary: Phase;
-    start => Locating | Calling;
+    start => Locating | Calling | done;
     Locating => Calling | done;
     Calling => Locating | FetchingCommitTs | BackingOff | done;
     FetchingCommitTs => Locating | Calling | done;

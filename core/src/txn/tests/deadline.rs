@@ -58,6 +58,19 @@ fn about_to_commit() -> Script<Commit> {
 }
 
 #[test]
+fn a_commit_timestamp_that_comes_too_late_is_not_used() {
+    let mut script = in_a_hurry(two_regions());
+    let prewrite = expect_prewrite(&mut script, &["a"]);
+    accept_prewrite(&mut script, prewrite);
+    let alarm = script.expect_alarm();
+    script.expect_timestamp();
+    script.advance(Duration::from_millis(10)).timestamp(ts(2_000)).expect_cancel(alarm);
+    let (error, rolled_back) = expect_failed(&mut script);
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    assert_eq!(rolled_back, ["a"]);
+}
+
+#[test]
 fn while_the_commit_looks_for_its_region_the_transaction_is_rolled_back() {
     let mut script = about_to_commit();
     lose_region(&mut script);
