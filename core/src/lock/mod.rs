@@ -17,6 +17,7 @@
 //! client-go: package `txnkv/txnlock`.
 
 mod check_txn_status;
+mod outcome_of;
 mod recover_async_commit;
 mod release_locks;
 mod resolve_locks;
@@ -26,6 +27,7 @@ mod tests;
 mod wait;
 
 pub use check_txn_status::{Alive, CheckTxnStatus, Checked, TxnStatus};
+pub use outcome_of::{OutcomeOf, TxnOutcome};
 pub use recover_async_commit::{RecoverAsyncCommit, Recovered, Recovery};
 pub use release_locks::{Release, ReleaseLocks, Released, Scope};
 pub use resolve_locks::{Resolution, ResolveLocks, Resolved};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use tikv::{Client, Error, Key, TransactionOptions, TxnState};
+use tikv::{Client, Error, Key, TransactionOptions, TxnOutcome, TxnState};
 use tikv_core::request::RequestKind;
 use tikv_sim::cluster::{Effect, Fault};
 
@@ -85,6 +85,22 @@ pub async fn a_commit_without_an_answer_is_undetermined(rt: &Rt) {
     world.clear_faults();
     let seen = world.client.snapshot().await.unwrap().batch_get(["a", "z"]).await.unwrap();
     assert_eq!(seen.len(), 2, "the answer was lost, not the commit");
+    let outcome = world.client.outcome_of(*start_ts, primary.clone()).await.unwrap();
+    assert!(matches!(outcome, TxnOutcome::Committed(commit_ts) if commit_ts > *start_ts), "{outcome:?}");
+}
+
+/// What nobody can tell when the commit ends can be asked later.
+pub async fn the_outcome_of_a_commit_that_never_arrived_can_be_asked(rt: &Rt) {
+    let world = World::new(rt).await;
+    world.inject(Fault::new(Effect::Lose).on(RequestKind::Prewrite).forever());
+    let options = TransactionOptions::default().async_commit().timeout(Duration::from_secs(1));
+    let txn = world.client.begin_with(options).await.unwrap();
+    txn.put("a", "v").unwrap();
+    let error = txn.commit().await.unwrap_err();
+    let Error::Undetermined { start_ts, primary, .. } = error else { panic!("{error:?}") };
+    world.clear_faults();
+    assert_eq!(world.client.outcome_of(start_ts, primary).await, Ok(TxnOutcome::RolledBack));
+    assert_eq!(world.client.outcome_of(start_ts, "").await, Err(Error::EmptyKey));
 }
 
 async fn is_refused_by(client: &Client) {

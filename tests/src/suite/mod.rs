@@ -76,6 +76,7 @@ macro_rules! for_each_scenario {
                 every_call_keeps_its_time_limit,
                 a_swap_without_an_answer_is_undetermined,
                 a_commit_without_an_answer_is_undetermined,
+                the_outcome_of_a_commit_that_never_arrived_can_be_asked,
                 after_close_every_call_is_refused,
                 closing_ends_what_is_being_waited_for,
                 a_thousand_tasks_get_each_its_own_answer,

@@ -1,6 +1,7 @@
 //! Scripts of the machines that deal with locks.
 
 mod check_txn_status;
+mod outcome_of;
 mod recover_async_commit;
 mod release_locks;
 mod resolve_locks;
