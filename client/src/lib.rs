@@ -7,8 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+mod buffer;
 mod client;
 mod driver;
+mod latches;
 mod net;
 mod observe;
 mod outcome;
@@ -18,6 +20,7 @@ mod runtime;
 mod snapshot;
 mod transaction;
 
+pub use buffer::Savepoint;
 pub use client::{Client, ClientBuilder};
 pub use raw::RawClient;
 pub use runtime::{BoxFuture, Io, Runtime};
@@ -26,6 +29,7 @@ pub use tikv_core::config::{Config, RawConfig};
 pub use tikv_core::error::{CallFailure, Conflict, Error, Fault, KeyError, PdError};
 pub use tikv_core::key::{Direction, Key, KeyRange};
 pub use tikv_core::lock::TxnOutcome;
+pub use tikv_core::membuffer;
 pub use tikv_core::raw::{ChecksumTotal, Pair, ScanOptions, Swapped, Ttl};
 pub use tikv_core::snapshot::{Isolation, Priority, SnapshotOptions, Value};
 pub use tikv_core::time::Time;

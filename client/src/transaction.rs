@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tikv_core::keyspace::KeyCodec;
 use tikv_core::snapshot::{ScanCursor, SnapshotOptions};
-use tikv_core::txn::{self, Buffered, Commit, CommitOptions, CommitOutcome, TxnState};
+use tikv_core::txn::{self, Buffered, CommitOptions, CommitOutcome, TxnState};
 use tracing::Instrument;
 
 use crate::range::key_range;
@@ -280,7 +279,7 @@ impl Transaction {
             request.options.call.deadline = self.inner.client.shared().runtime.now() + timeout;
         }
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
-        let end = self.inner.client.drive(KeyCodec::Txn, Commit::new(request)).instrument(span).await;
+        let end = self.inner.client.commit_in_turn(request).instrument(span).await;
         self.txn().end_commit(&end);
         end
     }
@@ -314,7 +313,7 @@ impl Transaction {
         Ok(pairs)
     }
 
-    fn txn(&self) -> MutexGuard<'_, txn::Transaction> {
+    pub(crate) fn txn(&self) -> MutexGuard<'_, txn::Transaction> {
         self.inner.txn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -39,6 +39,11 @@ pub struct Config {
     pub txn_entry_limit_bytes: u64,
     /// Largest transaction, in bytes of keys and values. Default 100 MiB.
     pub txn_total_limit_bytes: u64,
+    /// How many keys the client remembers of which its optimistic transactions take turns to commit ([`Latches`]); 0: they do
+    /// not, and conflicts are left to TiKV. Default 0. client-go: `TxnLocalLatches`.
+    ///
+    /// [`Latches`]: crate::txn::Latches
+    pub local_latch_keys: usize,
     /// Most keys that a transaction may lock and still commit asynchronously. Default 256.
     pub async_commit_max_keys: usize,
     /// Most bytes that these keys may have. Default 4 KiB.
@@ -112,6 +117,7 @@ impl Default for Config {
             txn_batch_bytes: 16 * 1024,
             txn_entry_limit_bytes: 6 * 1024 * 1024,
             txn_total_limit_bytes: 100 * 1024 * 1024,
+            local_latch_keys: 0,
             async_commit_max_keys: 256,
             async_commit_max_key_bytes: 4 * 1024,
             async_commit_safe_window: Duration::from_secs(2),

@@ -9,6 +9,7 @@ use tikv_core::keyspace::KeyCodec;
 use tikv_core::knowledge::Knowledge;
 use tikv_core::rng::Rng;
 
+use crate::latches::LatchQueues;
 use crate::net::{PdService, StorePool};
 use crate::runtime::Runtime;
 
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) pd: Arc<PdService>,
     pub(crate) stores: StorePool,
     pub(crate) background: Arc<Background>,
+    /// Where the commits of optimistic transactions take turns, if they do.
+    pub(crate) latches: Option<Arc<LatchQueues>>,
     knowledge: Arc<KeySpaces>,
     rng: Mutex<Rng>,
     operations: AtomicU64,
@@ -42,12 +45,14 @@ impl Shared {
         knowledge: Arc<KeySpaces>,
         rng: Rng,
     ) -> Self {
+        let latches = LatchQueues::new(&config);
         Shared {
             runtime,
             config,
             pd,
             stores,
             background: Arc::default(),
+            latches,
             knowledge,
             rng: Mutex::new(rng),
             operations: AtomicU64::new(0),

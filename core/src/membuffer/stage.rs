@@ -95,6 +95,38 @@ impl MemBuffer {
         Ok(())
     }
 
+    /// Ends a stage and all within it, and keeps what they wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::NotOpen`].
+    pub fn release_nested(&mut self, stage: Stage) -> Result<(), StageError> {
+        self.end_nested(stage, MemBuffer::release)
+    }
+
+    /// Ends a stage and all within it, and undoes what they wrote, as [`MemBuffer::cleanup`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::NotOpen`].
+    pub fn cleanup_nested(&mut self, stage: Stage) -> Result<(), StageError> {
+        self.end_nested(stage, MemBuffer::cleanup)
+    }
+
+    fn end_nested(
+        &mut self,
+        stage: Stage,
+        end: impl Fn(&mut Self, Stage) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        if !self.stages.contains(&stage) {
+            return Err(StageError::NotOpen);
+        }
+        while let Some(innermost) = self.stages.last().copied().filter(|_| self.stages.contains(&stage)) {
+            end(self, innermost)?;
+        }
+        Ok(())
+    }
+
     /// Marks the present as a moment to go back to, as often as one likes.
     pub fn checkpoint(&mut self) -> Checkpoint {
         Checkpoint(self.log.mark())

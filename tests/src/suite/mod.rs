@@ -7,9 +7,11 @@ pub mod arguments;
 pub mod cancellation;
 pub mod decisions;
 pub mod disturbance;
+pub mod latches;
 pub mod lifecycle;
 pub mod locks;
 pub mod raw;
+pub mod savepoints;
 pub mod txn;
 
 /// Declares a test for each scenario: `$run` is called with a function from [`Rt`](crate::world::Rt) to the scenario's
@@ -50,6 +52,16 @@ macro_rules! for_each_scenario {
                 all_keys_are_committed_at_one_timestamp,
                 readers_are_not_overtaken,
                 commits_follow_real_time,
+            }
+            latches {
+                who_has_lost_hears_so_before_anything_is_sent,
+                commits_of_the_same_key_take_turns,
+                nobody_waits_for_who_has_gone_nor_longer_than_allowed,
+            }
+            savepoints {
+                a_dropped_savepoint_takes_its_writes_back,
+                savepoints_nest,
+                a_value_is_set_only_in_place_of_the_expected_one,
             }
             locks {
                 what_was_only_prewritten_is_rolled_back_by_who_meets_it,

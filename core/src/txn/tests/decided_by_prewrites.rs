@@ -5,8 +5,8 @@ use tikv_proto::errorpb;
 use super::*;
 use crate::error::PdError;
 use crate::machine::Abandoned;
-use crate::txn::OnLock;
 use crate::machine::script::{maybe_executed, not_sent};
+use crate::txn::OnLock;
 
 fn asynchronous() -> CommitOptions {
     CommitOptions { async_commit: true, ..options() }
