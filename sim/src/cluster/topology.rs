@@ -439,7 +439,7 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// If there is none, or it leads.
+    /// If there is none, or it leads, or the region has no leader.
     pub fn remove_peer(&mut self, region_id: u64, store_id: u64) -> Result<(), TopologyError> {
         self.change_peer(region_id, store_id, |peers, index| {
             peers.remove(index);
@@ -450,7 +450,7 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// If there is none, or it leads.
+    /// If there is none, or it leads, or the region has no leader.
     pub fn set_peer(
         &mut self,
         region_id: u64,
@@ -473,8 +473,10 @@ impl Topology {
         let region = self.region_mut(region_id)?;
         let found = region.meta.peers.iter().position(|peer| peer.store_id == store_id);
         let index = found.ok_or(TopologyError::NoPeer { region_id, store_id })?;
-        if region.leader == Some(store_id) {
-            return Err(TopologyError::Leads { region_id, store_id });
+        match region.leader {
+            Some(leader) if leader == store_id => return Err(TopologyError::Leads { region_id, store_id }),
+            Some(_) => {}
+            None => return Err(TopologyError::NoLeader(region_id)),
         }
         change(&mut region.meta.peers, index);
         region.epoch_mut().conf_ver += 1;

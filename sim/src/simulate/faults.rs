@@ -76,6 +76,9 @@ fault_kinds! {
     Pause = "pause";
     /// The clock of client `target` jumps ahead by `amount` ms.
     ClockJump = "clock-jump";
+    /// Region `target` gets a peer on store `other`, as a voter or a learner. Where it has one already, which does not lead, it
+    /// loses it, or a voter becomes a learner and the other way round, or a full peer a witness.
+    PeerChange = "peer-change";
 }
 
 impl FaultKind {

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
+use tikv_proto::metapb::PeerRole;
 
 use super::{Ailment, Event, Mend, Phase, World, bound};
+use crate::cluster::TopologyError;
 use crate::simulate::check::Check;
 use crate::simulate::faults::{FaultKind, Injection};
 use crate::simulate::network::{Disturbance, Links, Way};
@@ -40,7 +42,9 @@ impl World {
             FaultKind::StoreCrash => self.stop_store(&fault, until)?,
             FaultKind::StoreSlow | FaultKind::Busy | FaultKind::DiskFull => self.ail(&fault, until),
             FaultKind::RegionErrors | FaultKind::Undetermined => self.ail(&fault, until),
-            FaultKind::Split | FaultKind::Merge | FaultKind::LeaderTransfer => self.change_regions(&fault),
+            FaultKind::Split | FaultKind::Merge | FaultKind::LeaderTransfer | FaultKind::PeerChange => {
+                self.change_regions(&fault);
+            }
             FaultKind::PdCrash | FaultKind::PdLeader | FaultKind::PdStale => self.hit_pd(&fault, until),
             FaultKind::TsoJump => self.jump_timestamps(&fault),
             FaultKind::ClientCrash | FaultKind::Cancel => self.doom_client(&fault),
@@ -193,11 +197,31 @@ impl World {
             FaultKind::Merge => self
                 .neighbour(region, fault.other)
                 .map_or(Ok(()), |neighbour| self.cluster.topology_mut().merge(region, neighbour)),
-            _ => {
-                let store = 1 + u64::from(fault.other) % u64::from(self.scenario.options.stores);
-                self.cluster.transfer_leader(region, store)
-            }
+            FaultKind::PeerChange => self.change_peer(region, fault),
+            _ => self.cluster.transfer_leader(region, self.store_and_rest(fault).0),
         };
+    }
+
+    /// The number `other` as one of a store, and what is left of it.
+    fn store_and_rest(&self, fault: &Injection) -> (u64, u16) {
+        let stores = self.scenario.options.stores as u16;
+        (1 + u64::from(fault.other % stores), fault.other / stores)
+    }
+
+    fn change_peer(&mut self, region: u64, fault: &Injection) -> Result<(), TopologyError> {
+        let (store, how) = self.store_and_rest(fault);
+        let topology = self.cluster.topology_mut();
+        let peer = topology.regions().get(region).and_then(|region| region.peer_on(store)).copied();
+        let Some(peer) = peer else {
+            let role = if how % 2 == 0 { PeerRole::Voter } else { PeerRole::Learner };
+            return topology.add_peer(region, store, role);
+        };
+        let other_role = if peer.role() == PeerRole::Voter { PeerRole::Learner } else { PeerRole::Voter };
+        match how % 3 {
+            0 => topology.remove_peer(region, store),
+            1 => topology.set_peer(region, store, other_role, peer.is_witness),
+            _ => topology.set_peer(region, store, peer.role(), !peer.is_witness),
+        }
     }
 
     fn neighbour(&self, region: u64, side: u16) -> Option<u64> {
