@@ -34,5 +34,8 @@ pub use tikv_core::raw::{ChecksumTotal, Pair, ScanOptions, Swapped, Ttl};
 pub use tikv_core::snapshot::{Isolation, Priority, SnapshotOptions, Value};
 pub use tikv_core::time::Time;
 pub use tikv_core::timestamp::Timestamp;
-pub use tikv_core::txn::{CommitOptions, CommitOutcome, OnLock, TxnState};
+pub use tikv_core::txn::{
+    AssertionLevel, CommandPri, CommitOptions, CommitOutcome, CommitTsRules, DiskFullOpt, OnLock, TxnState,
+    UnlockedWrites,
+};
 pub use transaction::{Transaction, TransactionOptions};

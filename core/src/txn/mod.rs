@@ -54,7 +54,7 @@ pub use lock_keys::{LockKeys, LockRequest, Locked};
 pub use lock_keys_batch::LockedKey;
 pub use lock_options::{LockOptions, LockWait, OnConflict};
 pub use mutations::{Mutation, Mutations, TxnLimits};
-pub use options::{CommitOptions, CommitTsRules, OnLock, UnlockedWrites};
+pub use options::{AssertionLevel, CommandPri, CommitOptions, CommitTsRules, DiskFullOpt, OnLock, UnlockedWrites};
 pub use pessimistic_rollback::PessimisticRollback;
 pub use transaction::{Buffered, BufferedReads, Transaction, TxnState};
 

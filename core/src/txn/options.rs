@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tikv_proto::kvrpcpb::{AssertionLevel, CommandPri, DiskFullOpt};
+pub use tikv_proto::kvrpcpb::{AssertionLevel, CommandPri, DiskFullOpt};
 
 use crate::config::Config;
 use crate::route::CallOptions;

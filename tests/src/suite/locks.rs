@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tikv::{Client, Error, Key, Pair, Timestamp, Transaction, TransactionOptions};
+use tikv::{Client, Error, Isolation, Key, Pair, Timestamp, Transaction, TransactionOptions};
 use tikv_core::key::KeyRange;
 use tikv_core::request::RequestKind;
 use tikv_sim::cluster::{Effect, Fault};
@@ -209,4 +209,19 @@ pub async fn a_reader_that_waits_too_long_says_for_whom(rt: &Rt) {
     let error = snapshot.get(keys[0].clone()).await.unwrap_err();
     assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error:?} of {start_ts}");
     drop(commit);
+}
+
+/// client-go: `TestRCRead`.
+pub async fn reads_of_whatever_is_committed_pass_locks(rt: &Rt) {
+    let world = World::new(rt).await;
+    let keys = keys("rc");
+    write(&world, &keys, "old").await;
+    leave_prewritten(&world, &keys, "never").await;
+    let snapshot = world.client.snapshot().await.unwrap();
+    let snapshot = snapshot.with_options(|options| options.isolation(Isolation::ReadCommitted));
+    assert_eq!(snapshot.get(keys[0].clone()).await.unwrap(), Some("old".into()));
+    assert_eq!(texts(snapshot.batch_get(keys.clone()).await.unwrap()), ["old"; 3]);
+    assert_eq!(texts(snapshot.scan::<Key>(.., 10).await.unwrap()), ["old"; 3]);
+    let oldest = world.cluster.with_cluster(|cluster, _| cluster.storage().oldest_prewrite(&KeyRange::ALL));
+    assert!(oldest.is_some(), "nobody has resolved them");
 }

@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod cancellation;
 pub mod decisions;
 pub mod disturbance;
+pub mod isolation;
 pub mod latches;
 pub mod lifecycle;
 pub mod locks;
@@ -53,6 +54,12 @@ macro_rules! for_each_scenario {
                 readers_are_not_overtaken,
                 commits_follow_real_time,
             }
+            isolation {
+                writers_of_one_key_do_not_overlap,
+                readers_see_what_was_committed_before_them,
+                tasks_share_a_snapshot,
+                assertions_are_checked_if_that_is_wanted,
+            }
             latches {
                 who_has_lost_hears_so_before_anything_is_sent,
                 commits_of_the_same_key_take_turns,
@@ -70,6 +77,7 @@ macro_rules! for_each_scenario {
                 a_snapshot_from_before_a_lock_is_not_held_up,
                 a_reader_and_a_living_transaction_agree_on_their_order,
                 a_reader_that_waits_too_long_says_for_whom,
+                reads_of_whatever_is_committed_pass_locks,
             }
             disturbance {
                 writers_go_on_while_regions_split_and_leaders_move,
