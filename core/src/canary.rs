@@ -71,6 +71,14 @@ canaries! {
     AbsenceUnchecked = "absence-unchecked",
     /// Keys that are to be locked only are left out.
     LocksLeftOut = "locks-left-out",
+    /// The last key that a pipelined transaction has flushed is not resolved.
+    LastFlushedKeyForgotten = "last-flushed-key-forgotten",
+    /// Every flush of a pipelined transaction says that it is the first.
+    GenerationsNotCounted = "generations-not-counted",
+    /// Each flush of a pipelined transaction chooses a primary of its own.
+    PrimaryOfEachFlush = "primary-of-each-flush",
+    /// A pipelined transaction does not see what it has flushed.
+    FlushedReadsMissed = "flushed-reads-missed",
     /// Locks are judged as if they had expired, however young.
     LiveLocksExpired = "live-locks-expired",
     /// A transaction whose primary is not locked yet is rolled back, whatever the life of its other locks.

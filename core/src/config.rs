@@ -59,6 +59,8 @@ pub struct Config {
     pub heartbeat_txn_bytes: u64,
     /// Longest age to which a heartbeat keeps a transaction alive. Default 1 h.
     pub max_heartbeat_age: Duration,
+    /// The same of a pipelined transaction. Default 24 h.
+    pub max_pipelined_heartbeat_age: Duration,
     /// Longest age at which a transaction may commit. Default 24 h.
     pub max_txn_age: Duration,
     /// Pairs in a page of a snapshot scan. Default 256.
@@ -125,6 +127,7 @@ impl Default for Config {
             managed_lock_ttl: Duration::from_secs(20),
             heartbeat_txn_bytes: 32 * 1024 * 1024,
             max_heartbeat_age: Duration::from_secs(60 * 60),
+            max_pipelined_heartbeat_age: Duration::from_secs(24 * 60 * 60),
             max_txn_age: Duration::from_secs(24 * 60 * 60),
             scan_batch_size: 256,
             batch_get_size: 5120,

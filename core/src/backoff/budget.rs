@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Prewriting all keys of a transaction.
 pub const PREWRITE: Duration = Duration::from_secs(40);
+/// Flushing one generation of a pipelined transaction.
+pub const FLUSH: Duration = Duration::from_secs(20);
 /// Committing the primary key.
 pub const COMMIT: Duration = Duration::from_secs(40);
 /// Committing the other keys in the background, and what else happens behind the caller's back. A second longer than

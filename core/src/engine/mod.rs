@@ -31,7 +31,9 @@ use crate::{lock, oracle, route, snapshot, txn};
 
 /// The machines that declare their phases.
 pub fn phases() -> impl Iterator<Item = &'static Phases> {
-    [&[oracle::PHASES], route::PHASES, lock::PHASES, snapshot::PHASES, txn::PHASES].into_iter().flatten()
+    [&[oracle::PHASES], route::PHASES, lock::PHASES, snapshot::PHASES, txn::PHASES, txn::PIPELINED_PHASES]
+        .into_iter()
+        .flatten()
 }
 
 /// Names an operation of an [`Engine`]. Never used twice.

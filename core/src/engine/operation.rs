@@ -73,6 +73,14 @@ operations! {
     KeepAlive(txn::Heartbeat) -> txn::HeartbeatEnd, Txn;
     /// Releases locks of a pessimistic transaction.
     PessimisticRollback(txn::PessimisticRollback) -> (), Txn;
+    /// Flushes a generation of a pipelined transaction.
+    Flush(txn::Flush) -> Result<txn::Flushed, Error>, Txn;
+    /// Values of keys as a pipelined transaction sees them.
+    OwnRead(txn::OwnRead) -> txn::OwnReadEnd, Txn;
+    /// Commits a pipelined transaction.
+    PipelinedCommit(txn::PipelinedCommit) -> Result<txn::CommitOutcome, Error>, Txn;
+    /// Finishes a pipelined transaction that was given up.
+    FinishFlushed(txn::FinishFlushed) -> (), Txn;
     /// Value of a raw key.
     RawGet(raw::Get) -> Result<Option<bytes::Bytes>, Error>, Raw;
     /// Writes a raw key.

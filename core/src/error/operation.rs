@@ -198,6 +198,15 @@ pub enum Error {
         /// The largest allowed.
         limit_bytes: u64,
     },
+    /// The buffer of a pipelined transaction is full, and the flush before has not ended: nothing was written. To be tried
+    /// again when it has.
+    #[error("a buffer of {size_bytes} bytes is at the limit of {limit_bytes}, until a flush ends")]
+    BufferFull {
+        /// Memory that the buffer takes.
+        size_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// The arguments make no sense together.
     #[error("invalid argument: {0}")]
     InvalidArgument(Arc<str>),

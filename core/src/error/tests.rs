@@ -125,6 +125,7 @@ fn every_error() -> Vec<(Error, Class)> {
         (Error::LockedNoWait(Box::default()), FINAL),
         (Error::PessimisticLockLost { start_ts, reason: KeyError::Abort("gone".into()) }, RETRYABLE),
         (Error::InvalidLock(InvalidLock::SharedUpgrade { key: key() }), FINAL),
+        (Error::BufferFull { size_bytes: 2, limit_bytes: 1 }, FINAL),
     ];
     for error in every_pd_error() {
         let is_final = matches!(error, PdError::ClusterMismatch { .. } | PdError::Closed);
@@ -176,6 +177,7 @@ fn variant(error: &Error) -> u8 {
         Error::LockedNoWait(_) => 27,
         Error::PessimisticLockLost { .. } => 28,
         Error::InvalidLock(_) => 29,
+        Error::BufferFull { .. } => 30,
     }
 }
 
@@ -186,7 +188,7 @@ fn every_error_is_classified() {
         assert!(!(error.is_retryable() && error.is_undetermined()), "the first run may have committed: {error:?}");
     }
     let variants: BTreeSet<_> = every_error().iter().map(|(error, _)| variant(error)).collect();
-    assert_eq!(variants, (0..=29).collect());
+    assert_eq!(variants, (0..=30).collect());
 }
 
 #[test]

@@ -87,6 +87,10 @@ pub enum SleepReason {
     LateLocks,
     /// The locks that closed a cycle are released: whoever waited for them goes first.
     Deadlock,
+    /// A pipelined transaction leaves TiKV room for others before it flushes.
+    WriteThrottle,
+    /// Replicas that lag are given time to hear of the last locks that were resolved.
+    SlowReplicas,
 }
 
 /// Something worth telling an observer; never needed for correctness.

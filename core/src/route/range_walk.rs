@@ -42,6 +42,12 @@ pub trait RangeVisit {
         address: &Arc<str>,
     ) -> Result<(), Error>;
 
+    /// Whether the request may be executed any number of times, so that it is simply sent again if TiKV does not know whether
+    /// it was. Reads always are.
+    fn is_repeatable(&self) -> bool {
+        false
+    }
+
     /// Whether enough has been seen before the end of the range.
     fn is_satisfied(&self) -> bool {
         false
@@ -121,6 +127,7 @@ impl<V: RangeVisit> RangeWalk<V> {
         let part = self.rest.intersection(&region.range).ok_or_else(|| not_of_place(&region))?;
         let request = self.visit.request(&part);
         let call = RegionCall::to_region(region, request, self.options.clone(), located.backoff);
+        let call = if self.visit.is_repeatable() { call.repeatable() } else { call };
         let mut call = call.as_retry(self.is_retry);
         match call.start(cx) {
             Poll::Ready(end) => {

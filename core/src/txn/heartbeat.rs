@@ -12,6 +12,9 @@
 //! by PD's time, plus that whole. Runs beside its owner, from the moment the primary is locked until the owner cancels it.
 //! A failure of PD counts like one of TiKV: neither ends it by itself, as the lock may outlive both.
 //!
+//! That of a [pipelined](super::pipelined) transaction, which may go on for hours, spares readers the question whether it will
+//! commit before them: each beat raises the least commit_ts to the present.
+//!
 //! client-go: `keepAlive`, `sendTxnHeartBeat`.
 
 use std::task::Poll;
@@ -19,6 +22,7 @@ use std::time::Duration;
 
 use tikv_proto::kvrpcpb::{TxnHeartBeatRequest, TxnHeartBeatResponse};
 
+use super::pipelined::Broadcast;
 use super::refusal;
 use crate::backoff::budget;
 use crate::config::Config;
@@ -47,6 +51,10 @@ pub struct Heartbeat {
     options: CallOptions,
     /// When the first beat is due; `None` is an interval after the start.
     due: Option<Time>,
+    /// Whether the transaction is pipelined.
+    is_pipelined: bool,
+    /// Whether the commit_ts is pushed along.
+    pushes: bool,
     failures: u32,
     phase: Phase,
 }
@@ -55,7 +63,7 @@ pub struct Heartbeat {
 enum Phase {
     Sleeping,
     FetchingTimestamp(FetchTimestamp),
-    Beating(RegionCall<TxnHeartBeatRequest>),
+    Beating { call: RegionCall<TxnHeartBeatRequest>, pushed_to: Timestamp },
 }
 
 phases! {
@@ -98,13 +106,35 @@ impl HeartbeatEnd {
 impl Heartbeat {
     /// For the transaction that began at `start_ts` and has locked `primary`.
     pub(super) fn new(start_ts: Timestamp, primary: Key, options: CallOptions) -> Self {
-        Heartbeat { primary, start_ts, options, due: None, failures: 0, phase: Phase::Sleeping }
+        Heartbeat {
+            primary,
+            start_ts,
+            options,
+            due: None,
+            is_pipelined: false,
+            pushes: false,
+            failures: 0,
+            phase: Phase::Sleeping,
+        }
     }
 
     /// The same, with the first beat at `due`.
     pub(super) fn due(mut self, due: Time) -> Self {
         self.due = Some(due);
         self
+    }
+
+    /// The same for a pipelined transaction, which may become older. If it `pushes`, it also promises readers, with each beat,
+    /// that the transaction will not commit before then, and tells all stores so; not any more once the commit_ts is being
+    /// fetched.
+    pub(super) fn of_pipelined(mut self, pushes: bool) -> Self {
+        (self.is_pipelined, self.pushes) = (true, pushes);
+        self
+    }
+
+    /// Whether a beat is under way.
+    pub(super) fn is_beating(&self) -> bool {
+        !matches!(self.phase, Phase::Sleeping)
     }
 
     /// The primary whose lock it extends.
@@ -143,34 +173,43 @@ impl Heartbeat {
 
     fn beat(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Poll<HeartbeatEnd> {
         let age = now.physical_since(self.start_ts);
-        if age > cx.config().max_heartbeat_age {
+        let config = cx.config();
+        let max_age = if self.is_pipelined { config.max_pipelined_heartbeat_age } else { config.max_heartbeat_age };
+        if age > max_age {
             return Poll::Ready(HeartbeatEnd::TooOld { age });
         }
+        let pushed_to = if self.pushes { now } else { Timestamp::ZERO };
         let request = TxnHeartBeatRequest {
             primary_lock: self.primary.to_bytes(),
             start_version: self.start_ts.version(),
-            advise_lock_ttl: advised_ttl_ms(cx.config(), age),
+            advise_lock_ttl: advised_ttl_ms(config, age),
+            min_commit_ts: pushed_to.version(),
             ..TxnHeartBeatRequest::default()
         };
-        let backoff = route::budget(cx.config(), budget::KEEP_ALIVE);
+        let backoff = route::budget(config, budget::KEEP_ALIVE);
         let call = RegionCall::to_key(self.primary.clone(), request, self.options.clone(), backoff).repeatable();
-        self.call(cx, call, RegionCall::start)
+        self.call(cx, call, pushed_to, RegionCall::start)
     }
 
     fn call(
         &mut self,
         cx: &mut Context<'_>,
         mut call: RegionCall<TxnHeartBeatRequest>,
+        pushed_to: Timestamp,
         step: impl FnOnce(&mut RegionCall<TxnHeartBeatRequest>, &mut Context<'_>) -> Poll<CallEnd<TxnHeartBeatResponse>>,
     ) -> Poll<HeartbeatEnd> {
         let Poll::Ready(end) = step(&mut call, cx) else {
-            self.phase = Phase::Beating(call);
+            self.phase = Phase::Beating { call, pushed_to };
             return Poll::Pending;
         };
         match end.into_result("TxnHeartBeat").map(|response| refusal::key_error(response.error)) {
             Ok(Some(refusal)) => Poll::Ready(HeartbeatEnd::Refused(refusal)),
             Ok(None) => {
                 self.failures = 0;
+                if self.pushes {
+                    // Only now: no store may know more than the lock of the primary tells.
+                    cx.spawn(Broadcast::alive(self.start_ts, pushed_to, self.options.clone()));
+                }
                 self.sleep(cx)
             }
             Err(error) => self.on_failure(cx, error),
@@ -202,7 +241,9 @@ impl Machine for Heartbeat {
             (Phase::FetchingTimestamp(fetch), event) => {
                 self.fetch_timestamp(cx, fetch, |fetch, cx| fetch.handle(cx, token, event))
             }
-            (Phase::Beating(call), event) => self.call(cx, call, |call, cx| call.handle(cx, token, event)),
+            (Phase::Beating { call, pushed_to }, event) => {
+                self.call(cx, call, pushed_to, |call, cx| call.handle(cx, token, event))
+            }
             (phase, _) => {
                 self.phase = phase;
                 Poll::Pending

@@ -19,6 +19,8 @@
 //!       └──► Heartbeat                       from the first lock to the end
 //! ```
 //!
+//! A [pipelined](pipelined) one sends what it writes to TiKV while it is still writing.
+//!
 //! client-go: package `txnkv/transaction`.
 
 mod batches;
@@ -40,6 +42,7 @@ mod mutations;
 mod options;
 mod pessimistic;
 mod pessimistic_rollback;
+mod pipelined;
 mod prewrite;
 mod refusal;
 #[cfg(test)]
@@ -56,6 +59,11 @@ pub use lock_options::{LockOptions, LockWait, OnConflict};
 pub use mutations::{Mutation, Mutations, TxnLimits};
 pub use options::{AssertionLevel, CommandPri, CommitOptions, CommitTsRules, DiskFullOpt, OnLock, UnlockedWrites};
 pub use pessimistic_rollback::PessimisticRollback;
+pub(crate) use pipelined::PHASES as PIPELINED_PHASES;
+pub use pipelined::{
+    FinishFlushed, Flush, FlushDue, Flushed, Generation, OwnRead, OwnReadEnd, OwnReadRequest, PipelinedCommit,
+    PipelinedCommitRequest, PipelinedOptions, PipelinedTransaction,
+};
 pub use transaction::{Buffered, BufferedReads, Transaction, TxnState};
 
 /// The machines of this floor that have phases.

@@ -378,7 +378,7 @@ pub(super) fn checked(key: Key) -> Result<Key, Error> {
     if key.is_empty() { Err(Error::EmptyKey) } else { Ok(key) }
 }
 
-fn write_error(key: &Key, error: WriteError) -> Error {
+pub(super) fn write_error(key: &Key, error: WriteError) -> Error {
     match error {
         WriteError::EmptyValue => Error::EmptyValue { key: key.clone() },
         WriteError::KeyTooLarge { size } => Error::KeyTooLarge { actual_bytes: size, limit_bytes: MAX_KEY_BYTES },

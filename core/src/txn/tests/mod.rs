@@ -19,6 +19,7 @@ mod lock_keys;
 mod lock_waits;
 mod mutations;
 mod pessimistic;
+mod pipelined;
 mod prewrite;
 mod transaction;
 mod undetermined;
@@ -203,6 +204,12 @@ fn answer(request: &Request, answer: Answer) -> Event {
             let errors = refusal.into_iter().collect();
             kvrpcpb::PessimisticRollbackResponse { errors, ..Default::default() }.into()
         }
+        Request::Flush(_) => {
+            let errors = refusal.into_iter().collect();
+            kvrpcpb::FlushResponse { errors, ..Default::default() }.into()
+        }
+        Request::BufferBatchGet(_) => kvrpcpb::BufferBatchGetResponse { error: boxed, ..Default::default() }.into(),
+        Request::BroadcastTxnStatus(_) => kvrpcpb::BroadcastTxnStatusResponse::default().into(),
         Request::TxnHeartBeat(_) => kvrpcpb::TxnHeartBeatResponse { error: boxed, ..Default::default() }.into(),
         Request::BatchRollback(_) => kvrpcpb::BatchRollbackResponse { error: boxed, ..Default::default() }.into(),
         Request::CheckTxnStatus(_) => kvrpcpb::CheckTxnStatusResponse { error: boxed, ..Default::default() }.into(),
