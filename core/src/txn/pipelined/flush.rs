@@ -162,7 +162,7 @@ impl Flush {
         mut flushed: BTreeMap<Key, Buffered>,
     ) -> Poll<End> {
         while let Some(end) = shares.next_finished(cx) {
-            match end.and_then(answered) {
+            match end.map_err(|unlocated| unlocated.error).and_then(answered) {
                 Ok(answers) => flushed.extend(answers),
                 Err(error) => {
                     shares.cancel_all(cx);
@@ -221,7 +221,7 @@ impl Flush {
 
     fn on_batches(&mut self, cx: &mut Context<'_>, mut batches: Sharded<FlushShard>) -> Poll<End> {
         while let Some(end) = batches.next_finished(cx) {
-            match end.and_then(|end| end) {
+            match end.map_err(|unlocated| unlocated.error).and_then(|end| end) {
                 Ok(has_primary) => {
                     if has_primary && self.generation.locks_primary {
                         self.start_heartbeat(cx);

@@ -97,7 +97,7 @@ impl OwnRead {
 
     fn read_flushed(&mut self, cx: &mut Context<'_>, mut shares: Sharded<BufferShard>) -> Poll<OwnReadEnd> {
         while let Some(end) = shares.next_finished(cx) {
-            match end.and_then(answered) {
+            match end.map_err(|unlocated| unlocated.error).and_then(answered) {
                 Ok(flushed) => self.flushed.extend(flushed),
                 Err(error) => {
                     shares.cancel_all(cx);
