@@ -157,14 +157,34 @@ impl Client {
     /// # Cancel safety
     ///
     /// As [`Transaction::commit`].
-    pub async fn run<T, F>(&self, mut body: impl FnMut(Transaction) -> F) -> Result<T, Error>
+    pub async fn run<T, F>(&self, body: impl FnMut(Transaction) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.run_with(TransactionOptions::default(), body).await
+    }
+
+    /// [`Client::run`] with options, which hold for every attempt: pessimistic ones, for example, against deadlocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Transaction::commit`].
+    pub async fn run_with<T, F>(
+        &self,
+        options: TransactionOptions,
+        mut body: impl FnMut(Transaction) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let mut backoff = route::budget(self.config(), budget::PREWRITE);
         let mut rng = self.shared.child_rng();
         loop {
-            let error = match self.attempt(&mut body).await {
+            let error = match self.attempt(options, &mut body).await {
                 Ok(value) => return Ok(value),
                 Err(error) if error.is_retryable() => error,
                 Err(error) => return Err(error),
@@ -175,11 +195,15 @@ impl Client {
         }
     }
 
-    async fn attempt<T, F>(&self, body: &mut impl FnMut(Transaction) -> F) -> Result<T, Error>
+    async fn attempt<T, F>(
+        &self,
+        options: TransactionOptions,
+        body: &mut impl FnMut(Transaction) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let txn = self.begin().await?;
+        let txn = self.begin_with(options).await?;
         match body(txn.clone()).await {
             Ok(value) => match txn.commit().await {
                 // The body may have ended the transaction itself.

@@ -10,10 +10,12 @@
 mod buffer;
 mod client;
 mod driver;
+mod keep_alive;
 mod latches;
 mod net;
 mod observe;
 mod outcome;
+mod pessimistic;
 mod range;
 mod raw;
 mod runtime;
@@ -22,11 +24,14 @@ mod transaction;
 
 pub use buffer::Savepoint;
 pub use client::{Client, ClientBuilder};
+pub use pessimistic::FairLocking;
 pub use raw::RawClient;
 pub use runtime::{BoxFuture, Io, Runtime};
 pub use snapshot::{ScanStream, Snapshot};
 pub use tikv_core::config::{Config, RawConfig};
-pub use tikv_core::error::{CallFailure, Conflict, Error, Fault, KeyError, PdError};
+pub use tikv_core::error::{
+    CallFailure, Conflict, DeadlockInfo, Error, Fault, InvalidLock, KeyError, LockInfo, PdError,
+};
 pub use tikv_core::key::{Direction, Key, KeyRange};
 pub use tikv_core::lock::TxnOutcome;
 pub use tikv_core::membuffer;
@@ -35,7 +40,7 @@ pub use tikv_core::snapshot::{Isolation, Priority, SnapshotOptions, Value};
 pub use tikv_core::time::Time;
 pub use tikv_core::timestamp::Timestamp;
 pub use tikv_core::txn::{
-    AssertionLevel, CommandPri, CommitOptions, CommitOutcome, CommitTsRules, DiskFullOpt, OnLock, TxnState,
-    UnlockedWrites,
+    AssertionLevel, CommandPri, CommitOptions, CommitOutcome, CommitTsRules, DiskFullOpt, LockOptions, LockWait,
+    LockedKey, OnConflict, OnLock, TxnState, UnlockedWrites,
 };
 pub use transaction::{Transaction, TransactionOptions};

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tikv_core::keyspace::KeyCodec;
 use tikv_core::snapshot::{ScanCursor, SnapshotOptions};
-use tikv_core::txn::{self, Buffered, CommitOptions, CommitOutcome, TxnState};
+use tikv_core::txn::{self, Buffered, CommitOptions, CommitOutcome, LockOptions, PessimisticRollback, TxnState};
 use tracing::Instrument;
 
+use crate::driver::Operation;
+use crate::keep_alive::KeepAlive;
 use crate::range::key_range;
 use crate::snapshot::Snapshot;
 use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
@@ -20,6 +23,8 @@ pub struct TransactionOptions {
     pub(crate) timeout: Option<Duration>,
     async_commit: bool,
     one_phase_commit: bool,
+    pessimistic: bool,
+    lock: LockOptions,
     reads: Option<fn(SnapshotOptions) -> SnapshotOptions>,
     commit: Option<fn(CommitOptions) -> CommitOptions>,
 }
@@ -54,6 +59,22 @@ impl TransactionOptions {
         self
     }
 
+    /// Makes it a pessimistic transaction, which can lock keys before it writes them: [`Transaction::lock_keys`],
+    /// [`Transaction::get_for_update`]. Default: optimistic. client-go: `SetPessimistic`.
+    #[must_use]
+    pub fn pessimistic(mut self) -> Self {
+        self.pessimistic = true;
+        self
+    }
+
+    /// How [`Transaction::get_for_update`] and the like lock keys: how long they wait for locks of others, and what they do
+    /// about conflicts. Default: [`LockOptions::default`].
+    #[must_use]
+    pub fn lock_options(mut self, options: LockOptions) -> Self {
+        self.lock = options;
+        self
+    }
+
     /// Changes how it reads.
     #[must_use]
     pub fn reads(mut self, change: fn(SnapshotOptions) -> SnapshotOptions) -> Self {
@@ -69,14 +90,18 @@ impl TransactionOptions {
     }
 }
 
-/// An optimistic transaction: it reads at one timestamp, keeps its writes to itself, and commits them all at once or not at
-/// all. If another transaction has written one of its keys in between, the commit fails with [`Error::WriteConflict`];
-/// [`Client::run`] then tries again.
+/// A transaction: it reads at one timestamp, keeps its writes to itself, and commits them all at once or not at all.
+///
+/// An optimistic one, as [`Client::begin`] makes it, notices when it commits that another transaction has written one of its
+/// keys in between: that fails with [`Error::WriteConflict`], and [`Client::run`] then tries again. A
+/// [pessimistic](TransactionOptions::pessimistic) one locks keys beforehand, so that nobody writes them until it has ended;
+/// of keys that it writes without a lock it notices conflicts as an optimistic one does. Its locks are kept alive as long as
+/// one of its clones is there.
 ///
 /// Cheap to clone; clones are the same transaction. Reads see the transaction's own writes. Values cannot be empty.
 ///
-/// A transaction that is dropped without a commit has nothing to clean up. Dropping the future of [`Transaction::commit`]
-/// is another matter: see there.
+/// A transaction whose last clone is dropped without a commit is rolled back: what it has locked is released in the
+/// background. Dropping the future of [`Transaction::commit`] is another matter: see there.
 ///
 /// client-go: `transaction.KVTxn`.
 ///
@@ -93,13 +118,19 @@ impl TransactionOptions {
 /// ```
 #[derive(Clone)]
 pub struct Transaction {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    client: Client,
-    snapshot: Snapshot,
-    timeout: Option<Duration>,
+pub(crate) struct Inner {
+    pub(crate) client: Client,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) timeout: Option<Duration>,
+    /// How it locks keys unless it is told otherwise.
+    pub(crate) lock: LockOptions,
+    /// Whose turn it is to lock keys, or to commit.
+    pub(crate) turn: futures::lock::Mutex<()>,
+    /// The heartbeat of a pessimistic transaction that holds locks.
+    pub(crate) keep_alive: Mutex<Option<KeepAlive>>,
     /// Held for a look-up or a change of the buffer, never across an await.
     txn: Mutex<txn::Transaction>,
 }
@@ -117,8 +148,10 @@ impl Transaction {
         let commit = CommitOptions { async_commit, one_phase_commit, ..CommitOptions::new(client.config()) };
         let commit = options.commit.map_or(commit.clone(), |change| change(commit));
         let now = client.shared().runtime.now();
-        let txn = Mutex::new(txn::Transaction::new(client.config(), start_ts, now, commit));
-        Transaction { inner: Arc::new(Inner { client, snapshot, timeout: options.timeout, txn }) }
+        let txn = txn::Transaction::new(client.config(), start_ts, now, commit);
+        let txn = Mutex::new(if options.pessimistic { txn.into_pessimistic() } else { txn });
+        let (timeout, lock, turn, keep_alive) = (options.timeout, options.lock, Default::default(), Mutex::new(None));
+        Transaction { inner: Arc::new(Inner { client, snapshot, timeout, lock, turn, keep_alive, txn }) }
     }
 
     /// The timestamp it reads at, and its identity.
@@ -231,11 +264,13 @@ impl Transaction {
         self.txn().set(key, value)
     }
 
-    /// Sets `key` to `value`, at commit, which fails with [`Error::KeyExists`] if the key exists then.
+    /// Sets `key` to `value`, at commit, which fails with [`Error::KeyExists`] if the key exists then. In a pessimistic
+    /// transaction it is also checked if the key is locked afterwards; [`Transaction::put_if_absent`] does both at once.
     ///
     /// # Errors
     ///
-    /// As [`Transaction::put`]; [`Error::KeyExists`] if this transaction has set the key.
+    /// As [`Transaction::put`]; [`Error::KeyExists`] if this transaction has set the key, or has locked it and knows that it
+    /// exists; [`Error::InvalidLock`] if it has locked the key without asking whether it exists.
     pub fn insert(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
         self.txn().insert(key, value)
     }
@@ -249,48 +284,52 @@ impl Transaction {
         self.txn().delete(key)
     }
 
-    /// Makes the commit conflict with every transaction that has written one of `keys` since this one began, though this one
-    /// only reads them: a guard against write skew. client-go: `LockKeys`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::KeyTooLarge`].
-    pub fn lock_keys(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<(), Error> {
-        self.txn().lock_keys(keys.into_iter().map(Into::into))
-    }
-
     /// Commits. When it returns `Ok`, the transaction is committed for good and every later transaction sees it; locks on keys
     /// other than the primary may be cleared in the background.
     ///
     /// # Errors
     ///
     /// [`Error::WriteConflict`], [`Error::KeyExists`], [`Error::AssertionFailed`], [`Error::RolledBack`],
-    /// [`Error::RetriesExhausted`], [`Error::DeadlineExceeded`] and others: the transaction has not committed and will not; what
-    /// it locked is rolled back in the background. [`Error::Undetermined`]: it may or may not have committed.
+    /// [`Error::PessimisticLockLost`], [`Error::RetriesExhausted`], [`Error::DeadlineExceeded`] and others: the transaction has
+    /// not committed and will not; what it locked is rolled back in the background. [`Error::InvalidLock`]: fair locking has
+    /// not been ended, and the transaction is still open. [`Error::Undetermined`]: it may or may not have committed.
     /// [`Error::TxnFinished`]: it was finished before.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future before the commit is decided gives it up: it is rolled back in the background if its primary was not
-    /// being committed yet, and otherwise goes on without its owner. The caller then does not know the outcome.
+    /// being committed yet, and otherwise goes on without its owner. The caller then does not know the outcome. Before that, as
+    /// long as it waits for a call of the same transaction that locks keys, dropping it changes nothing.
     pub async fn commit(&self) -> Result<CommitOutcome, Error> {
-        let mut request = self.txn().begin_commit()?;
+        let _turn = self.inner.turn.lock().await;
+        let request = self.txn().begin_commit();
+        let mut request = match request {
+            Ok(request) => request,
+            Err(error) => {
+                self.inner.release();
+                return Err(error);
+            }
+        };
         if let Some(timeout) = self.inner.timeout {
             request.options.call.deadline = self.inner.client.shared().runtime.now() + timeout;
         }
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
         let end = self.inner.client.commit_in_turn(request).instrument(span).await;
         self.txn().end_commit(&end);
+        self.inner.keep_alive();
         end
     }
 
-    /// Gives the transaction up. Nothing has to be sent: its writes never left this process.
+    /// Gives the transaction up. Its writes never left this process; what a pessimistic transaction has locked is released in
+    /// the background. client-go: `Rollback`.
     ///
     /// # Errors
     ///
     /// [`Error::TxnFinished`].
     pub fn rollback(&self) -> Result<(), Error> {
-        self.txn().rollback()
+        self.txn().rollback()?;
+        self.inner.release();
+        Ok(())
     }
 
     /// Lays the own writes over the stored pairs, page by page.
@@ -314,7 +353,45 @@ impl Transaction {
     }
 
     pub(crate) fn txn(&self) -> MutexGuard<'_, txn::Transaction> {
-        self.inner.txn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.txn()
+    }
+}
+
+impl Inner {
+    fn txn(&self) -> MutexGuard<'_, txn::Transaction> {
+        self.txn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that the locks are kept alive as long as they are needed, and no longer.
+    pub(crate) fn keep_alive(&self) {
+        let wanted = self.txn().keep_alive();
+        let mut running = self.keep_alive.lock().unwrap_or_else(PoisonError::into_inner);
+        match wanted {
+            None => *running = None,
+            Some(heartbeat) if running.as_ref().is_some_and(|running| running.keeps(heartbeat.primary())) => {}
+            Some(heartbeat) => *running = Some(KeepAlive::start(self.client.shared(), heartbeat)),
+        }
+    }
+
+    /// Releases, in the background, what a transaction that has ended leaves locked.
+    fn release(&self) {
+        let release = self.txn().release();
+        self.keep_alive();
+        self.spawn(release);
+    }
+
+    pub(crate) fn spawn(&self, rollback: Option<PessimisticRollback>) {
+        if let Some(rollback) = rollback {
+            Operation::spawn(self.client.shared(), KeyCodec::Txn, rollback);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // If it has ended already, there may still be something to release.
+        let _ = self.txn().rollback();
+        self.release();
     }
 }
 

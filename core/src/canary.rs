@@ -117,6 +117,12 @@ canaries! {
     StaleTimestamps = "stale-timestamps",
     /// A compare-and-swap is repeated although it may have been executed.
     SwapsRepeated = "swaps-repeated",
+    /// The release of what a call has locked in vain takes later locks of the transaction along.
+    LaterLocksReleased = "later-locks-released",
+    /// Whatever TiKV says to a pessimistic lock, it counts as taken.
+    LockResultIgnored = "lock-result-ignored",
+    /// A lock that is in conflict is tried again at the same timestamp.
+    ForUpdateTsNotRenewed = "for-update-ts-not-renewed",
     /// Calls and back-offs take no notice of the deadline.
     DeadlinesIgnored = "deadlines-ignored",
 }

@@ -42,6 +42,7 @@ holds_whatever_goes_wrong! {
     the_ring_stays_whole: Cycle;
     what_is_inserted_was_absent: Insert;
     large_transactions_are_atomic: Large;
+    work_is_done_once: Queue;
     raw_keys_are_linear: Raw;
 }
 

@@ -35,6 +35,7 @@ use super::lock_keys_batch::{LockBatch, LockEnd, LockItem, LockShard, LockedKey}
 use super::pessimistic_rollback::PessimisticRollback;
 use super::{LockOptions, OnConflict};
 use crate::backoff::{Backoff, budget};
+use crate::canary::Canary;
 use crate::error::{Conflict, Error};
 use crate::key::Key;
 use crate::machine::{
@@ -334,7 +335,9 @@ impl LockKeys {
         };
         match renewed {
             Ok(timestamp) => {
-                self.for_update_ts = self.for_update_ts.max(timestamp);
+                if !cx.config().has_canary(Canary::ForUpdateTsNotRenewed) {
+                    self.for_update_ts = self.for_update_ts.max(timestamp);
+                }
                 self.newest_lock_ts = self.newest_lock_ts.max(self.for_update_ts);
                 batches.shard_mut().for_update_ts = self.for_update_ts;
                 for (items, backoff) in std::mem::take(&mut self.in_conflict) {

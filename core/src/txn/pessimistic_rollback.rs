@@ -25,6 +25,8 @@ use tikv_proto::kvrpcpb::{PessimisticRollbackRequest, PessimisticRollbackRespons
 
 use super::keys_call::{KeysRequest, KeysShard};
 use crate::backoff::budget;
+use crate::canary::Canary;
+use crate::config::Config;
 use crate::error::KeyError;
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, Machine, Observation, SleepReason, Token, phases};
@@ -83,7 +85,7 @@ impl PessimisticRollback {
         let config = cx.config();
         let request = PessimisticRollbackRequest {
             start_version: self.start_ts.version(),
-            for_update_ts: self.for_update_ts.version(),
+            for_update_ts: self.request_ts(config).version(),
             ..PessimisticRollbackRequest::default()
         };
         let shard = KeysShard::new(config, request, self.options.clone());
@@ -91,6 +93,13 @@ impl PessimisticRollback {
         batches.add(self.keys.clone(), route::budget(config, budget::PESSIMISTIC_ROLLBACK), false);
         batches.run(cx);
         self.collect(cx, batches)
+    }
+
+    fn request_ts(&self, config: &Config) -> Timestamp {
+        match config.has_canary(Canary::LaterLocksReleased) {
+            true => Timestamp::MAX,
+            false => self.for_update_ts,
+        }
     }
 
     fn collect(

@@ -1,19 +1,22 @@
 //! One after another, a session runs transactions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use tikv_core::engine::OperationId;
 use tikv_core::key::{Key, KeyRange};
 use tikv_core::rng::Rng;
 use tikv_core::snapshot::ReadThrough;
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
-use tikv_core::txn::Transaction;
+use tikv_core::txn::{LockOptions, PessimisticRollback, Transaction};
 
 use super::workload::{Found, RawTask, Script};
 
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) state: State,
+    /// The operation that keeps the locks of the transaction alive, and the primary whose lock it is.
+    pub(super) keep_alive: Option<(OperationId, Key)>,
     pub(super) rng: Rng,
 }
 
@@ -27,6 +30,7 @@ pub(super) enum State {
         floor: Timestamp,
     },
     Reading(Box<Open>),
+    Locking(Box<Open>, LockOptions),
     Committing(Box<Transaction>),
     Raw(RawCall),
 }
@@ -38,6 +42,8 @@ pub(super) struct Open {
     pub(super) script: Box<dyn Script>,
     pub(super) read_through: ReadThrough,
     pub(super) reading: Reading,
+    /// What it has locked, and at which timestamps.
+    pub(super) locks: BTreeMap<Key, Timestamp>,
 }
 
 /// What is being read.
@@ -66,9 +72,20 @@ pub(super) struct RawCall {
     pub(super) expected: Option<bytes::Bytes>,
 }
 
+impl State {
+    /// What has to be released of a transaction that nobody is interested in any more.
+    pub(super) fn release(&mut self) -> Option<PessimisticRollback> {
+        let (State::Reading(open) | State::Locking(open, _)) = self else { return None };
+        open.txn.abandon_lock();
+        // It is open.
+        open.txn.rollback().ok()?;
+        open.txn.release()
+    }
+}
+
 impl Session {
     pub(super) fn new(rng: Rng) -> Self {
-        Session { state: State::Idle, rng }
+        Session { state: State::Idle, keep_alive: None, rng }
     }
 
     pub(super) fn is_idle(&self) -> bool {

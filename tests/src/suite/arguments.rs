@@ -1,6 +1,6 @@
 //! What the client refuses by itself.
 
-use tikv::{Config, Error, Key, Transaction};
+use tikv::{Config, Error, Key, LockOptions, Transaction};
 use tikv_core::key::MAX_KEY_BYTES;
 
 use crate::world::{Rt, World};
@@ -31,7 +31,7 @@ pub async fn empty_and_long_keys_are_refused(rt: &Rt) {
     let txn = world.client.begin().await.unwrap();
     assert_eq!(txn.put("", "v"), Err(Error::EmptyKey));
     assert_eq!(txn.delete(""), Err(Error::EmptyKey));
-    assert_eq!(txn.lock_keys([""]), Err(Error::EmptyKey));
+    assert_eq!(txn.lock_keys([""], LockOptions::default()).await, Err(Error::EmptyKey));
     assert_eq!(txn.get("").await, Err(Error::EmptyKey));
     assert_eq!(txn.batch_get(["", "k"]).await, Err(Error::EmptyKey));
     is_too_long(txn.put(long_key(), "v"));
@@ -90,7 +90,7 @@ pub async fn a_finished_transaction_refuses_everything(rt: &Rt) {
         assert_eq!(txn.put("k", "v"), Err(Error::TxnFinished));
         assert_eq!(txn.insert("k", "v"), Err(Error::TxnFinished));
         assert_eq!(txn.delete("k"), Err(Error::TxnFinished));
-        assert_eq!(txn.lock_keys(["k"]), Err(Error::TxnFinished));
+        assert_eq!(txn.lock_keys(["k"], LockOptions::default()).await, Err(Error::TxnFinished));
         assert_eq!(txn.rollback(), Err(Error::TxnFinished));
         assert_eq!(txn.commit().await, Err(Error::TxnFinished));
     }
@@ -131,6 +131,6 @@ pub async fn nothing_is_asked_where_there_is_nothing_to_ask(rt: &Rt) {
     assert_eq!(txn.batch_get(no_keys.clone()).await.unwrap(), []);
     assert_eq!(txn.scan("l".."k", 10).await.unwrap(), []);
     assert_eq!(txn.reverse_scan("l".."l", 10).await.unwrap(), []);
-    txn.lock_keys(no_keys).unwrap();
+    txn.lock_keys(no_keys, LockOptions::default()).await.unwrap();
     assert_eq!(txn.commit().await.unwrap().commit_ts, None);
 }

@@ -11,6 +11,7 @@ pub mod isolation;
 pub mod latches;
 pub mod lifecycle;
 pub mod locks;
+pub mod pessimistic;
 pub mod raw;
 pub mod savepoints;
 pub mod txn;
@@ -78,6 +79,21 @@ macro_rules! for_each_scenario {
                 a_reader_and_a_living_transaction_agree_on_their_order,
                 a_reader_that_waits_too_long_says_for_whom,
                 reads_of_whatever_is_committed_pass_locks,
+            }
+            pessimistic {
+                a_locked_key_is_written_by_nobody_else,
+                increments_under_a_lock_all_count_at_the_first_attempt,
+                of_two_that_wait_for_each_other_one_is_told,
+                run_tries_again_after_deadlocks,
+                who_gives_up_holds_nothing,
+                locks_outlast_their_life_as_long_as_their_transaction_lives,
+                a_call_that_is_dropped_leaves_the_transaction_usable_and_nothing_locked,
+                a_wait_that_is_dropped_takes_no_lock_later,
+                an_absent_key_stays_absent_until_it_is_put,
+                many_keys_are_locked_and_read_at_once,
+                a_conflict_is_reported_to_who_wants_to_know,
+                a_fair_lock_is_kept_by_the_next_attempt,
+                shared_locks_are_shared,
             }
             disturbance {
                 writers_go_on_while_regions_split_and_leaders_move,

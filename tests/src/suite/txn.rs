@@ -1,7 +1,9 @@
 //! Transactions and snapshots.
 
 use bytes::Bytes;
-use tikv::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp, Transaction, TransactionOptions, TxnState};
+use tikv::{
+    Client, Direction, Error, Key, KeyRange, LockOptions, Pair, Timestamp, Transaction, TransactionOptions, TxnState,
+};
 
 use crate::world::{Rt, World};
 
@@ -141,7 +143,7 @@ pub async fn locked_keys_guard_against_write_skew(rt: &Rt) {
         for (txn, reads, writes) in [(&first, "a", "z"), (&second, "z", "a")] {
             get(txn, reads).await;
             if guarded {
-                txn.lock_keys([reads]).unwrap();
+                txn.lock_keys([reads], LockOptions::default()).await.unwrap();
             }
             txn.put(writes, "off").unwrap();
         }

@@ -100,6 +100,8 @@ struct Txn {
 struct Write {
     op: Op,
     value: Bytes,
+    /// Nobody else may have committed the key later: the start of the transaction, or the timestamp of its lock.
+    since: Timestamp,
     committed: bool,
 }
 
@@ -137,18 +139,20 @@ impl History {
         *self.open.entry(ts).or_default() += 1;
     }
 
-    /// A client begins to commit.
+    /// A client begins to commit. `locks` are the keys that it has locked before, and at which timestamps.
     pub(in crate::simulate) fn begin_commit(
         &mut self,
         start_ts: Timestamp,
         primary: Key,
         mutations: &[Mutation],
         in_real_time: bool,
+        locks: &BTreeMap<Key, Timestamp>,
     ) {
         let locking = mutations.iter().filter(|mutation| mutation.leaves_lock());
         let writes: BTreeMap<Key, Write> = locking
             .map(|mutation| {
-                let write = Write { op: mutation.op, value: mutation.value.clone(), committed: false };
+                let since = locks.get(&mutation.key).copied().unwrap_or_default().max(start_ts);
+                let write = Write { op: mutation.op, value: mutation.value.clone(), since, committed: false };
                 (mutation.key.clone(), write)
             })
             .collect();
@@ -190,8 +194,18 @@ impl History {
 
     /// A request leaves its client that keeps a transaction alive.
     pub(in crate::simulate) fn heartbeat_sent(&self, start_ts: Timestamp) -> Check {
-        let runs = self.txns.get(&start_ts).is_some_and(|txn| matches!(txn.end, None | Some(End::Cancelled)));
+        let runs = match self.txns.get(&start_ts) {
+            Some(txn) => matches!(txn.end, None | Some(End::Cancelled)),
+            // It has locked keys, and does not commit yet.
+            None => self.open.contains_key(&start_ts),
+        };
         ensure(runs, Rule::SilentAfterCancel, || format!("transaction {start_ts} has ended, and is kept alive"))
+    }
+
+    /// A request for a pessimistic lock leaves its client.
+    pub(in crate::simulate) fn lock_sent(&self, start_ts: Timestamp) -> Check {
+        let runs = self.open.contains_key(&start_ts) && !self.txns.contains_key(&start_ts);
+        ensure(runs, Rule::SilentAfterCancel, || format!("transaction {start_ts} has ended or commits, and locks keys"))
     }
 
     /// The client knows how a commit ended, or will never know.
@@ -363,7 +377,7 @@ impl History {
         for (key, write) in &txn.writes {
             let scanned = self.scans.iter().filter(|(range, _)| range.contains(key.as_slice())).map(|(_, ts)| *ts);
             let history = self.keys.entry(key.clone()).or_default();
-            ensure(history.last_commit <= start_ts, Rule::NoOverlap, || {
+            ensure(history.last_commit <= write.since, Rule::NoOverlap, || {
                 format!(
                     "transaction {start_ts} commits {key:?} at {commit_ts}, another one did at {}",
                     history.last_commit

@@ -36,7 +36,7 @@ fn assert_broken(check: Check, rule: Rule) {
 /// A transaction that was begun before all others asks to be committed.
 fn commits(history: &mut History, start: u64, mutations: &[Mutation]) {
     assert_eq!(history.begin(ts(start), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(start), mutations[0].key.clone(), mutations, true);
+    history.begin_commit(ts(start), mutations[0].key.clone(), mutations, true, &BTreeMap::new());
     assert_eq!(history.prewrite_sent(ts(start), Deciding::Primary), Ok(()));
     history.commit_sent(ts(start));
 }
@@ -167,7 +167,7 @@ fn what_was_rolled_back_is_never_committed_later() {
 fn only_who_has_sent_a_commit_may_not_know() {
     let mut history = History::default();
     assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1")], true);
+    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1")], true, &BTreeMap::new());
     assert_broken(history.end_commit(ts(10), End::Undetermined), Rule::ReportedOutcome);
 }
 
@@ -196,7 +196,7 @@ fn locked_to_commit(name: &str, start: u64, min_commit: u64) -> Change {
 fn decided_by_prewrites(deciding: Deciding) -> History {
     let mut history = History::default();
     assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1"), Mutation::put("b", "1")], true);
+    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1"), Mutation::put("b", "1")], true, &BTreeMap::new());
     assert_eq!(history.prewrite_sent(ts(10), deciding), Ok(()));
     history
 }

@@ -9,6 +9,7 @@ mod cycle;
 mod insert;
 mod large;
 mod long_fork;
+mod queue;
 mod raw;
 mod register;
 mod write_skew;
@@ -18,9 +19,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use tikv_core::error::Error;
 use tikv_core::key::{Key, KeyRange};
 use tikv_core::rng::Rng;
-use tikv_core::txn::Transaction;
+use tikv_core::txn::{LockOptions, Transaction};
 
 use super::elle::MicroOp;
 
@@ -92,6 +94,8 @@ workloads! {
     Insert = "insert", insert::Insert::new;
     /// Many keys over many regions are written at once.
     Large = "large", large::Large::new;
+    /// Work is taken from queues by pessimistic transactions, each piece once.
+    Queue = "queue", queue::Queue::new;
     /// Raw keys are read, written, and compared and swapped.
     Raw = "raw", raw::Raw::new;
 }
@@ -148,6 +152,17 @@ pub(super) enum Task {
 
 /// What is done in one transaction, step by step.
 pub(super) trait Script: fmt::Debug {
+    /// Whether the transaction locks keys before it writes them.
+    fn is_pessimistic(&self) -> bool {
+        false
+    }
+
+    /// Keys could not be locked. What to do next, if the transaction is to go on.
+    fn failed_to_lock(&mut self, error: &Error) -> Option<Step> {
+        let _ = error;
+        None
+    }
+
     /// Takes what the last step has found, writes into the transaction, and says what to do next.
     fn step(&mut self, txn: &mut Transaction, found: Found) -> Checked<Step>;
 
@@ -164,6 +179,8 @@ pub(super) enum Step {
     Read(Vec<Key>),
     /// Read all pairs of a range.
     Scan(KeyRange),
+    /// Lock these keys, and read what is newest. Keys that are locked already are not read.
+    Lock(Vec<Key>, LockOptions),
     Commit,
     /// Give the transaction up.
     Abandon,
@@ -202,6 +219,6 @@ pub(super) fn value_of(number: i64) -> Bytes {
 }
 
 /// Turns an error of the transaction's buffer into a finding: none is expected.
-pub(super) fn written(result: Result<(), tikv_core::error::Error>) -> Checked<()> {
+pub(super) fn written(result: Result<(), Error>) -> Checked<()> {
     result.map_err(|error| format!("a write was refused: {error}"))
 }

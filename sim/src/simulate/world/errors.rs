@@ -19,6 +19,11 @@ impl World {
             Error::KeyExists { .. } => self.scenario.workload == WorkloadKind::Insert,
             // Whoever waits too long for others loses its own locks, but not before their time is up.
             Error::RolledBack { .. } => self.age(start_ts).as_millis() >= self.scenario.options.lock_ttl_ms.into(),
+            Error::Deadlock(_) | Error::LockWaitTimeout(_) | Error::LockedNoWait(_) => {
+                self.scenario.workload == WorkloadKind::Queue
+            }
+            // A heartbeat may be late, and not every lock is on disk.
+            Error::PessimisticLockLost { .. } => self.has_faults(),
             Error::Pd(_)
             | Error::RetriesExhausted { .. }
             | Error::Locked(_)
@@ -55,6 +60,10 @@ fn name(error: &Error) -> &'static str {
         Error::WriteConflict(_) => "write conflict",
         Error::KeyExists { .. } => "key exists",
         Error::Locked(_) => "locked",
+        Error::Deadlock(_) => "deadlock",
+        Error::LockWaitTimeout(_) => "lock wait timeout",
+        Error::LockedNoWait(_) => "locked, no wait",
+        Error::PessimisticLockLost { .. } => "lock lost",
         Error::RolledBack { .. } => "rolled back",
         Error::Key(_) => "key",
         Error::TxnTooOld { .. } => "transaction too old",

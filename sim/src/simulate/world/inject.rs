@@ -322,17 +322,21 @@ impl World {
     }
 
     fn abandon_session(&mut self, index: usize, session: usize, died: bool) -> Check {
-        let state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
+        let mut state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
         let (start_ts, how) = match &state {
             State::Idle => return Ok(()),
             State::Beginning { .. } => (Timestamp::ZERO, "given up"),
-            State::Reading(open) => (open.txn.start_ts(), "given up"),
+            State::Reading(open) | State::Locking(open, _) => (open.txn.start_ts(), "given up"),
             State::Committing(txn) => (txn.start_ts(), "abandoned"),
             State::Raw(_) => (Timestamp::ZERO, "abandoned"),
         };
         self.totals.abandoned += 1;
         self.note_end(index, session, start_ts, how);
-        self.abandon(&state, died)
+        self.abandon(&state, died)?;
+        if !died {
+            self.release(index, state.release());
+        }
+        Ok(())
     }
 
     fn pause_client(&mut self, fault: &Injection, until: Time) {

@@ -547,6 +547,7 @@ impl World {
     /// The session has finished what it did.
     fn become_idle(&mut self, index: usize, session: usize) {
         self.clients[index].sessions[session].state = State::Idle;
+        self.keep_alive(index, session, None);
         if self.phase == Phase::Safety {
             self.give_turn(index, session);
         }

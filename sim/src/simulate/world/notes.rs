@@ -66,7 +66,7 @@ impl World {
     /// The transaction that a session is busy with, zero for none.
     pub(super) fn txn_of(&self, index: usize, session: usize) -> Timestamp {
         match self.clients[index].sessions.get(session).map(|session| &session.state) {
-            Some(State::Reading(open)) => open.txn.start_ts(),
+            Some(State::Reading(open) | State::Locking(open, _)) => open.txn.start_ts(),
             Some(State::Committing(txn)) => txn.start_ts(),
             _ => Timestamp::ZERO,
         }

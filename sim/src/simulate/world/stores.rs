@@ -100,6 +100,9 @@ impl World {
             Request::TxnHeartBeat(beat) => {
                 self.history.heartbeat_sent(Timestamp::from_version(beat.start_version))?;
             }
+            Request::PessimisticLock(lock) => {
+                self.history.lock_sent(Timestamp::from_version(lock.start_version))?;
+            }
             Request::Commit(commit) if commit.commit_role() == CommitRole::Primary => {
                 self.history.commit_sent(Timestamp::from_version(commit.start_version));
             }

@@ -1,5 +1,6 @@
 //! Sessions: what each operation leads to.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,10 @@ use tikv_core::oracle::FetchTimestamp;
 use tikv_core::snapshot::{self, Pair, Read, ReadThrough, SnapshotOptions};
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
-use tikv_core::txn::{Buffered, Commit, CommitOptions, CommitOutcome, Transaction, TxnState};
+use tikv_core::txn::{
+    Buffered, Commit, CommitOptions, CommitOutcome, Heartbeat, LockKeys, LockOptions, Locked, OnConflict,
+    PessimisticRollback, Transaction, TxnState,
+};
 
 use super::{Phase, World};
 use crate::simulate::check::{Check, End, Rule, broken, ensure};
@@ -19,7 +23,7 @@ use crate::simulate::client::Running;
 use crate::simulate::options::Options;
 use crate::simulate::session::{Open, Reading, State, What};
 use crate::simulate::trace::{Entry, More, Node, TraceKind};
-use crate::simulate::workload::{Script, Step, Task};
+use crate::simulate::workload::{Found, Script, Step, Task};
 
 /// More than any scan finds.
 const ALL_PAIRS: usize = 1_000_000;
@@ -40,7 +44,7 @@ impl World {
     }
 
     /// Starts an operation for a session. `deadline` is by the client's clock.
-    pub(super) fn start(&mut self, index: usize, session: usize, operation: Operation, deadline: Time) {
+    pub(super) fn start(&mut self, index: usize, session: usize, operation: Operation, deadline: Time) -> OperationId {
         let name = operation_name(&operation);
         let txn = self.txn_of(index, session);
         let local = self.local_now(index);
@@ -54,6 +58,7 @@ impl World {
             detail: format!("operation {}", id.0),
             ..More::default()
         });
+        id
     }
 
     /// A deadline by the client's clock, for some operations.
@@ -95,6 +100,11 @@ impl World {
         };
         self.check_deadline(index, running)?;
         let session = running.session;
+        if let Outcome::KeepAlive(_) = outcome {
+            // What that means for the transaction, its commit finds out.
+            self.clients[index].sessions[session].keep_alive = None;
+            return Ok(());
+        }
         let state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
         match (state, outcome) {
             (State::Beginning { script, floor }, Outcome::Timestamp(result)) => {
@@ -103,6 +113,9 @@ impl World {
             (State::Reading(open), Outcome::SnapshotGet(read)) => self.on_got(index, session, open, read),
             (State::Reading(open), Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read)) => {
                 self.on_pairs(index, session, open, read)
+            }
+            (State::Locking(open, options), Outcome::LockKeys(result)) => {
+                self.on_locked(index, session, open, options, result)
             }
             (State::Committing(txn), Outcome::Commit(result)) => self.on_committed(index, session, *txn, &result),
             (State::Raw(call), outcome) => self.on_raw(index, session, &call, outcome),
@@ -144,7 +157,9 @@ impl World {
         let started_at = self.local_now(index);
         let options = self.commit_options(index, session);
         let txn = Transaction::new(self.config_of(index), start_ts, started_at, options);
-        let open = Open { txn, script, read_through: ReadThrough::new(start_ts), reading: Reading::default() };
+        let txn = if script.is_pessimistic() { txn.into_pessimistic() } else { txn };
+        let (read_through, reading, locks) = (ReadThrough::new(start_ts), Reading::default(), BTreeMap::new());
+        let open = Open { txn, script, read_through, reading, locks };
         self.next_step(index, session, Box::new(open))
     }
 
@@ -157,14 +172,109 @@ impl World {
         match step {
             Step::Read(keys) => self.read(index, session, open, keys),
             Step::Scan(range) => self.scan(index, session, open, range),
+            Step::Lock(keys, options) => self.lock(index, session, open, keys, options),
             Step::Commit => self.commit(index, session, open),
             Step::Abandon => {
-                self.history.close(open.txn.start_ts());
                 self.totals.read_only += 1;
                 self.note_end(index, session, open.txn.start_ts(), "read only");
-                self.end_session(index, session, true)
+                self.give_up(index, session, open, true)
             }
         }
+    }
+
+    fn give_up(&mut self, index: usize, session: usize, open: Box<Open>, succeeded: bool) -> Check {
+        self.history.close(open.txn.start_ts());
+        self.release(index, State::Reading(open).release());
+        self.end_session(index, session, succeeded)
+    }
+
+    // ---- Locking ----
+
+    fn lock(
+        &mut self,
+        index: usize,
+        session: usize,
+        mut open: Box<Open>,
+        keys: Vec<Key>,
+        options: LockOptions,
+    ) -> Check {
+        let deadline = self.deadline_of_next(index, session);
+        let local = self.local_now(index);
+        let options = options.deadline(deadline);
+        let request = match open.txn.begin_lock(local, keys, options) {
+            Ok(request) => request,
+            Err(error) => return broken(Rule::PlausibleError, format!("keys cannot be locked: {error}")),
+        };
+        self.clients[index].sessions[session].state = State::Locking(open, options);
+        self.start(index, session, Operation::LockKeys(LockKeys::new(request)), deadline);
+        Ok(())
+    }
+
+    fn on_locked(
+        &mut self,
+        index: usize,
+        session: usize,
+        mut open: Box<Open>,
+        options: LockOptions,
+        result: Result<Locked, Error>,
+    ) -> Check {
+        let start_ts = open.txn.start_ts();
+        open.txn.end_lock(&result);
+        match result {
+            Ok(locked) => {
+                for key in locked.keys.into_iter().filter(|key| !key.was_locked) {
+                    let found: Found = key.value.map(|value| (key.key.clone(), value)).into_iter().collect();
+                    self.history.read(key.lock_ts, std::slice::from_ref(&key.key), &found)?;
+                    open.reading.found.extend(found);
+                    open.locks.insert(key.key, key.lock_ts);
+                }
+                self.keep_alive(index, session, open.txn.keep_alive());
+                self.next_step(index, session, open)
+            }
+            Err(error) => {
+                let told = options.on_conflict == OnConflict::Fail || !matches!(error, Error::WriteConflict(_));
+                ensure(told, Rule::PlausibleError, || format!("transaction {start_ts} hears of conflicts: {error}"))?;
+                self.check_error(start_ts, &error)?;
+                match open.script.failed_to_lock(&error) {
+                    Some(Step::Lock(keys, options)) => self.lock(index, session, open, keys, options),
+                    _ => {
+                        self.totals.rolled_back += 1;
+                        self.note_end(index, session, start_ts, "rolled back");
+                        self.give_up(index, session, open, false)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the session keep the locks of its transaction alive, or no longer.
+    pub(super) fn keep_alive(&mut self, index: usize, session: usize, heartbeat: Option<Heartbeat>) {
+        let running = &self.clients[index].sessions[session].keep_alive;
+        let (wanted, primary) = (heartbeat.as_ref().map(Heartbeat::primary), running.as_ref().map(|(_, key)| key));
+        if wanted == primary {
+            return;
+        }
+        let local = self.local_now(index);
+        let client = &mut self.clients[index];
+        if let Some((id, _)) = client.sessions[session].keep_alive.take() {
+            client.engine.cancel(local, id);
+            client.running.remove(&id);
+        }
+        if let Some(heartbeat) = heartbeat {
+            let primary = heartbeat.primary().clone();
+            let id = self.start(index, session, Operation::KeepAlive(heartbeat), Time::MAX);
+            self.clients[index].sessions[session].keep_alive = Some((id, primary));
+        }
+    }
+
+    /// Releases, in the background, what a transaction leaves locked.
+    pub(super) fn release(&mut self, index: usize, rollback: Option<PessimisticRollback>) {
+        let Some(rollback) = rollback else { return };
+        let local = self.local_now(index);
+        let engine = &mut self.clients[index].engine;
+        let id = engine.start(local, Operation::PessimisticRollback(rollback));
+        // Nobody waits for it; it goes on all the same.
+        engine.cancel(local, id);
     }
 
     // ---- Reading ----
@@ -240,7 +350,7 @@ impl World {
                 }
                 self.get_next(index, session, open)
             }
-            Err(error) => self.on_read_error(index, session, &open, &error),
+            Err(error) => self.on_read_error(index, session, open, &error),
         }
     }
 
@@ -254,7 +364,7 @@ impl World {
                 ensure(open.reading.found.len() == count, Rule::SnapshotRead, || "a key is there twice".to_owned())?;
                 self.on_read(index, session, open)
             }
-            Err(error) => self.on_read_error(index, session, &open, &error),
+            Err(error) => self.on_read_error(index, session, open, &error),
         }
     }
 
@@ -271,13 +381,11 @@ impl World {
         self.next_step(index, session, open)
     }
 
-    fn on_read_error(&mut self, index: usize, session: usize, open: &Open, error: &Error) -> Check {
-        let start_ts = open.txn.start_ts();
-        self.check_error(start_ts, error)?;
-        self.history.close(start_ts);
+    fn on_read_error(&mut self, index: usize, session: usize, open: Box<Open>, error: &Error) -> Check {
+        self.check_error(open.txn.start_ts(), error)?;
         self.totals.rolled_back += 1;
-        self.note_end(index, session, start_ts, "rolled back");
-        self.end_session(index, session, false)
+        self.note_end(index, session, open.txn.start_ts(), "rolled back");
+        self.give_up(index, session, open, false)
     }
 
     // ---- Committing ----
@@ -305,7 +413,7 @@ impl World {
         };
         if let Some(primary) = request.mutations.primary().cloned() {
             let in_real_time = !request.options.causal_consistency;
-            self.history.begin_commit(start_ts, primary, request.mutations.as_slice(), in_real_time);
+            self.history.begin_commit(start_ts, primary, request.mutations.as_slice(), in_real_time, &open.locks);
         }
         self.clients[index].sessions[session].state = State::Committing(Box::new(open.txn));
         self.start(index, session, Operation::Commit(Commit::new(request)), deadline);
@@ -349,7 +457,7 @@ impl World {
                 self.history.close(*floor);
                 Ok(())
             }
-            State::Reading(open) => {
+            State::Reading(open) | State::Locking(open, _) => {
                 self.history.close(open.txn.start_ts());
                 Ok(())
             }
@@ -377,6 +485,8 @@ fn operation_name(operation: &Operation) -> &'static str {
         Operation::SnapshotBatchGet(_) => "SnapshotBatchGet",
         Operation::SnapshotScan(_) => "SnapshotScan",
         Operation::Commit(_) => "Commit",
+        Operation::LockKeys(_) => "LockKeys",
+        Operation::KeepAlive(_) => "KeepAlive",
         _ => "Raw",
     }
 }
@@ -388,6 +498,8 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
         Outcome::SnapshotBatchGet(_) => "SnapshotBatchGet",
         Outcome::SnapshotScan(_) => "SnapshotScan",
         Outcome::Commit(_) => "Commit",
+        Outcome::LockKeys(_) => "LockKeys",
+        Outcome::KeepAlive(_) => "KeepAlive",
         _ => "Raw",
     }
 }

@@ -75,7 +75,7 @@ impl Peer {
             "txn_reverse_scan" => self.txn_reverse_scan(request).await,
             "txn_put" => self.txn_put(request),
             "txn_delete" => self.txn_delete(request),
-            "txn_lock" => self.txn_lock(request),
+            "txn_lock" => self.txn_lock(request).await,
             "txn_commit" => self.txn_commit(request).await,
             "txn_rollback" => self.txn_rollback(request),
             "snapshot_get" => self.snapshot_get(request).await,

@@ -1,7 +1,7 @@
 //! Transactions and snapshots.
 
 use serde_json::json;
-use tikv::{Snapshot, Timestamp, TransactionOptions};
+use tikv::{LockOptions, Snapshot, Timestamp, TransactionOptions};
 
 use crate::peer::{Peer, pairs};
 use crate::request::{Fault, Outcome, Request, hex};
@@ -44,8 +44,8 @@ impl Peer {
         Ok(json!({}))
     }
 
-    pub(crate) fn txn_lock(&self, request: &Request) -> Outcome {
-        self.opened(request)?.lock_keys(request.keys()?)?;
+    pub(crate) async fn txn_lock(&self, request: &Request) -> Outcome {
+        self.opened(request)?.lock_keys(request.keys()?, LockOptions::default()).await?;
         Ok(json!({}))
     }
 

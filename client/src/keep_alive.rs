@@ -1,0 +1,42 @@
+//! The heartbeat of a transaction, as a task of its own.
+
+use std::sync::Arc;
+
+use futures::future::{AbortHandle, abortable};
+use tikv_core::keyspace::KeyCodec;
+use tikv_core::txn::Heartbeat;
+
+use crate::Key;
+use crate::driver::{Operation, Shared};
+
+/// Keeps a lock alive until it is dropped. If the process dies, the lock expires.
+#[derive(Debug)]
+pub(crate) struct KeepAlive {
+    primary: Key,
+    task: AbortHandle,
+}
+
+impl KeepAlive {
+    pub(crate) fn start(shared: &Arc<Shared>, heartbeat: Heartbeat) -> Self {
+        let primary = heartbeat.primary().clone();
+        let (beats, task) = abortable(Operation::new(shared, KeyCodec::Txn, heartbeat));
+        shared.runtime.spawn(Box::pin(async move {
+            if let Ok(end) = beats.await {
+                // The commit finds out whether anything was lost.
+                tracing::warn!(?end, "a transaction is no longer kept alive");
+            }
+        }));
+        KeepAlive { primary, task }
+    }
+
+    /// Whether it keeps the lock of this primary.
+    pub(crate) fn keeps(&self, primary: &Key) -> bool {
+        self.primary == *primary
+    }
+}
+
+impl Drop for KeepAlive {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
