@@ -262,6 +262,18 @@ impl LockKeys {
                 let others = others.map_or(Vec::new(), |(others, _)| others);
                 return self.fail(cx, batches, &others, failure.0, failure.1);
             }
+            // It may have failed at once, without a question.
+            match self.renewal.next_finished(cx) {
+                Some((_, Ok(timestamp))) => {
+                    self.renew(cx, &mut batches, timestamp);
+                    continue;
+                }
+                Some((_, Err(error))) => {
+                    let others = others.map_or(Vec::new(), |(others, _)| others);
+                    return self.fail(cx, batches, &others, error, false);
+                }
+                None => {}
+            }
             if !batches.is_idle() || !self.renewal.is_idle() {
                 self.phase = match others {
                     Some((others, backoff)) => Phase::LockingPrimary(batches, others, backoff),
@@ -324,33 +336,25 @@ impl LockKeys {
         None
     }
 
-    fn on_renewal(&mut self, cx: &mut Context<'_>, renewed: Result<Timestamp, Error>) -> Poll<End> {
-        let (mut batches, others) = match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::LockingPrimary(batches, others, backoff) => (batches, Some((others, backoff))),
-            Phase::LockingOthers(batches) => (batches, None),
-            phase => {
-                self.phase = phase;
-                return Poll::Pending;
-            }
-        };
-        match renewed {
-            Ok(timestamp) => {
-                if !cx.config().has_canary(Canary::ForUpdateTsNotRenewed) {
-                    self.for_update_ts = self.for_update_ts.max(timestamp);
-                }
-                self.newest_lock_ts = self.newest_lock_ts.max(self.for_update_ts);
-                batches.shard_mut().for_update_ts = self.for_update_ts;
-                for (items, backoff) in std::mem::take(&mut self.in_conflict) {
-                    batches.add(items, backoff, true);
-                }
-                batches.run(cx);
-                self.on_batches(cx, batches, others)
-            }
-            Err(error) => {
-                let others = others.map_or(Vec::new(), |(others, _)| others);
-                self.fail(cx, batches, &others, error, false)
-            }
+    fn step(&mut self, cx: &mut Context<'_>, batches: &mut Sharded<LockShard>, token: Token, event: Event) {
+        if self.renewal.waits_for(token) {
+            self.renewal.handle(cx, token, event);
+        } else {
+            batches.handle(cx, token, event);
         }
+    }
+
+    /// What was in conflict is tried again at a newer timestamp.
+    fn renew(&mut self, cx: &mut Context<'_>, batches: &mut Sharded<LockShard>, timestamp: Timestamp) {
+        if !cx.config().has_canary(Canary::ForUpdateTsNotRenewed) {
+            self.for_update_ts = self.for_update_ts.max(timestamp);
+        }
+        self.newest_lock_ts = self.newest_lock_ts.max(self.for_update_ts);
+        batches.shard_mut().for_update_ts = self.for_update_ts;
+        for (items, backoff) in std::mem::take(&mut self.in_conflict) {
+            batches.add(items, backoff, true);
+        }
+        batches.run(cx);
     }
 
     /// The only way to end with an error once something was sent.
@@ -458,11 +462,6 @@ impl Machine for LockKeys {
             }
             return Poll::Pending;
         }
-        if self.renewal.waits_for(token) {
-            self.renewal.handle(cx, token, event);
-            let renewed = self.renewal.next_finished(cx);
-            return renewed.map_or(Poll::Pending, |(_, renewed)| self.on_renewal(cx, renewed));
-        }
         match (std::mem::replace(&mut self.phase, Phase::Ended), event) {
             (Phase::FetchingTimestamp(fetch), event) => {
                 self.fetch_timestamp(cx, fetch, |fetch, cx| fetch.handle(cx, token, event))
@@ -475,11 +474,11 @@ impl Machine for LockKeys {
                 }
             },
             (Phase::LockingPrimary(mut batches, others, backoff), event) => {
-                batches.handle(cx, token, event);
+                self.step(cx, &mut batches, token, event);
                 self.on_batches(cx, batches, Some((others, backoff)))
             }
             (Phase::LockingOthers(mut batches), event) => {
-                batches.handle(cx, token, event);
+                self.step(cx, &mut batches, token, event);
                 self.on_batches(cx, batches, None)
             }
             (Phase::RollingBack(rollback, error), event) => {
