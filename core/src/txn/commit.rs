@@ -27,7 +27,8 @@
 //!
 //! A large transaction gets a [heartbeat](super::heartbeat) once its primary is locked, until it has ended. If that finds the
 //! lock gone, the transaction was rolled back by somebody else, and need not be tried any further; unless prewrites decide,
-//! for then somebody else may have committed it.
+//! for then somebody else may have committed it. A pessimistic transaction has a heartbeat from the beginning; as long as its
+//! primary is not prewritten, a lock that is gone means nothing: the prewrite takes it anew, or is refused.
 //!
 //! An owner that loses interest before the request that may decide is sent gets the transaction rolled back; later it is
 //! finished without its owner.
@@ -123,7 +124,20 @@ pub struct Commit {
     failed_assertion: Option<Error>,
     /// At most one.
     heartbeat: FanOut<Heartbeat>,
+    /// What the heartbeat may find at the primary.
+    beats_on: BeatsOn,
     phase: Phase,
+}
+
+/// What a heartbeat may find at the primary, and what it means if it finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum BeatsOn {
+    /// A pessimistic lock, which goes without a trace, or nothing: the prewrite of the primary will tell what that means.
+    Pessimistic,
+    /// As before, but the primary has been prewritten since.
+    Outdated,
+    /// The lock that was prewritten: if it is gone, somebody has ended the transaction.
+    Prewritten,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -166,6 +180,7 @@ impl Commit {
             decision: Decision::default(),
             failed_assertion: None,
             heartbeat: FanOut::new(1),
+            beats_on: BeatsOn::Pessimistic,
             phase: Phase::Starting(mutations.into_vec()),
         }
     }
@@ -279,8 +294,8 @@ impl Commit {
                 Ok(Prewritten { has_primary, verdict }) => {
                     any_prewritten = true;
                     self.decision.add(cx, verdict);
-                    if has_primary && self.heartbeat.is_idle() && self.size_bytes > cx.config().heartbeat_txn_bytes {
-                        self.start_heartbeat(cx);
+                    if has_primary {
+                        self.on_primary_prewritten(cx);
                     }
                 }
                 Err(NotPrewritten { error: error @ Error::AssertionFailed(_), .. }) => {
@@ -450,13 +465,30 @@ impl Commit {
         }
     }
 
+    fn on_primary_prewritten(&mut self, cx: &mut Context<'_>) {
+        if !self.heartbeat.is_idle() {
+            self.beats_on = BeatsOn::Outdated;
+            return;
+        }
+        self.beats_on = BeatsOn::Prewritten;
+        let was_kept = self.pessimistic.as_ref().is_some_and(|pessimistic| pessimistic.primary_is_locked);
+        if was_kept || self.size_bytes > cx.config().heartbeat_txn_bytes {
+            self.start_heartbeat(cx);
+        }
+    }
+
     fn on_heartbeat_end(&mut self, cx: &mut Context<'_>, end: HeartbeatEnd) -> Poll<End> {
         let error = end.into_error(self.start_ts);
-        if let Error::RolledBack { .. } = error {
+        let is_gone = matches!(error, Error::RolledBack { .. });
+        if is_gone && self.beats_on == BeatsOn::Prewritten {
             return self.on_primary_lost(cx, error);
         }
         // The lock lives on for a while: perhaps long enough.
         cx.observe(Observation::BackgroundFailed { task: "heartbeat", error });
+        if is_gone && self.beats_on == BeatsOn::Outdated {
+            self.beats_on = BeatsOn::Prewritten;
+            self.start_heartbeat(cx);
+        }
         Poll::Pending
     }
 

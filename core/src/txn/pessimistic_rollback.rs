@@ -75,6 +75,12 @@ impl PessimisticRollback {
         self
     }
 
+    /// The transaction whose locks are released.
+    #[must_use]
+    pub fn start_ts(&self) -> Timestamp {
+        self.start_ts
+    }
+
     /// The keys whose locks are released.
     #[must_use]
     pub fn keys(&self) -> &[Key] {

@@ -1,6 +1,6 @@
 //! One after another, a session runs transactions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use tikv_core::engine::OperationId;
 use tikv_core::key::{Key, KeyRange};
@@ -42,8 +42,6 @@ pub(super) struct Open {
     pub(super) script: Box<dyn Script>,
     pub(super) read_through: ReadThrough,
     pub(super) reading: Reading,
-    /// What it has locked, and at which timestamps.
-    pub(super) locks: BTreeMap<Key, Timestamp>,
 }
 
 /// What is being read.

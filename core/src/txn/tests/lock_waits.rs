@@ -204,6 +204,25 @@ fn a_primary_in_conflict_is_tried_again_before_the_others() {
     expect_lock(&mut script, &["z"], ts(2_200));
 }
 
+/// The clock has jumped, say: nobody asks PD for a timestamp any more.
+#[test]
+fn a_conflict_that_comes_after_the_deadline_ends_the_call() {
+    let mut txn = pessimistic();
+    let options = LockOptions::default().deadline(Time::from_millis(301));
+    let request = txn.begin_lock(Time::from_millis(1), as_keys(&["a"]), options).expect("a request");
+    let mut script = Script::with_knowledge(LockKeys::new(request), two_regions());
+    let alarm = script.expect_alarm();
+    script.expect_timestamp();
+    script.timestamp(ts(2_000));
+    script.expect_cancel(alarm);
+    let lock = expect_lock(&mut script, &["a"], ts(2_000));
+    script.advance(Duration::from_secs(1));
+    refuse_lock(&mut script, lock, conflict_at("a", ts(2_100)));
+    script.expect_spawn();
+    let error = end_lock(&mut script, &mut txn).expect_err("too late");
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+}
+
 #[test]
 fn who_wants_to_know_of_conflicts_is_told_and_the_call_leaves_nothing_locked() {
     let mut txn = holding(&["k"]);

@@ -160,6 +160,61 @@ fn it_is_kept_alive_until_it_has_ended() {
     assert!(script.expect_done().is_ok());
 }
 
+/// Lets a beat find nothing at the primary.
+fn beat_in_vain(script: &mut Script<Commit>, nap: Token) {
+    let beat = expect_beat(script, nap);
+    find_nothing(script, beat);
+}
+
+fn expect_beat(script: &mut Script<Commit>, nap: Token) -> Token {
+    script.event(nap, Event::Woken).expect_timestamp();
+    script.timestamp(ts(11_000));
+    script.expect_call(1, |_: &kvrpcpb::TxnHeartBeatRequest| {})
+}
+
+fn find_nothing(script: &mut Script<Commit>, beat: Token) {
+    let missing = kvrpcpb::TxnNotFound { start_ts: start_ts().version(), primary_key: "a".into() };
+    let error = kvrpcpb::KeyError { txn_not_found: Some(missing), ..Default::default() };
+    script.reply_to(beat, kvrpcpb::TxnHeartBeatResponse { error: Some(Box::new(error)), ..Default::default() });
+}
+
+/// A pessimistic lock goes without a trace, and the prewrite may take it anew.
+#[test]
+fn what_a_lost_lock_of_the_primary_means_its_prewrite_tells() {
+    let mut txn = holding(&["a"]);
+    txn.set("z", "value").expect("set");
+    let mut script = commit(&mut txn);
+    let nap = expect_beats(&mut script);
+    let (primary, other) = (expect_prewrite(&mut script, &["a"]), expect_prewrite(&mut script, &["z"]));
+    beat_in_vain(&mut script, nap);
+    script.expect_nothing();
+    accept_prewrite(&mut script, primary);
+    let nap = expect_beats(&mut script);
+    accept_prewrite(&mut script, other);
+    script.expect_timestamp();
+    beat_in_vain(&mut script, nap);
+    let (error, _) = expect_failed(&mut script);
+    assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+}
+
+#[test]
+fn a_beat_that_the_prewrite_of_the_primary_overtakes_proves_nothing() {
+    let mut txn = holding(&["a"]);
+    txn.set("z", "value").expect("set");
+    let mut script = commit(&mut txn);
+    let nap = expect_beats(&mut script);
+    let (primary, other) = (expect_prewrite(&mut script, &["a"]), expect_prewrite(&mut script, &["z"]));
+    let beat = expect_beat(&mut script, nap);
+    accept_prewrite(&mut script, primary);
+    find_nothing(&mut script, beat);
+    let nap = expect_beats(&mut script);
+    beat_in_vain(&mut script, nap);
+    script.expect_cancel(other);
+    let (error, rolled_back) = expect_failed(&mut script);
+    assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+    assert_eq!(rolled_back, ["a", "z"]);
+}
+
 /// The commit of two locked keys in two regions, of which nothing is known, after `steps` answers of the way to success.
 fn after(steps: usize) -> Script<Commit> {
     let mut txn = pessimistic();

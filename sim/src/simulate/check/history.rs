@@ -51,6 +51,8 @@ pub(in crate::simulate) struct History {
     /// How many transactions that can still read began at a timestamp; or began above it, as far as is known yet.
     open: BTreeMap<Timestamp, u32>,
     locked: BTreeSet<Key>,
+    /// The pessimistic locks of transactions that do not commit yet.
+    held: BTreeMap<Timestamp, BTreeMap<Key, Held>>,
     /// The latest scan of each range.
     scans: Vec<(KeyRange, Timestamp)>,
     /// The greatest commit_ts that a client was told of.
@@ -65,6 +67,15 @@ struct KeyHistory {
     last_commit: Timestamp,
     /// The latest read that has ended: nothing may be committed below it any more.
     last_read: Timestamp,
+}
+
+/// A key that a pessimistic transaction has locked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// The timestamp that its client was told; zero if it holds no lock.
+    lock_ts: Timestamp,
+    /// The newest timestamp of a release: locks up to there may be gone.
+    released: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +142,7 @@ impl History {
             *count -= 1;
             if *count == 0 {
                 self.open.remove(&ts);
+                self.held.remove(&ts);
             }
         }
     }
@@ -139,19 +151,19 @@ impl History {
         *self.open.entry(ts).or_default() += 1;
     }
 
-    /// A client begins to commit. `locks` are the keys that it has locked before, and at which timestamps.
+    /// A client begins to commit.
     pub(in crate::simulate) fn begin_commit(
         &mut self,
         start_ts: Timestamp,
         primary: Key,
         mutations: &[Mutation],
         in_real_time: bool,
-        locks: &BTreeMap<Key, Timestamp>,
     ) {
+        let held = self.held.remove(&start_ts).unwrap_or_default();
         let locking = mutations.iter().filter(|mutation| mutation.leaves_lock());
         let writes: BTreeMap<Key, Write> = locking
             .map(|mutation| {
-                let since = locks.get(&mutation.key).copied().unwrap_or_default().max(start_ts);
+                let since = held.get(&mutation.key).map_or(start_ts, |held| held.lock_ts.max(start_ts));
                 let write = Write { op: mutation.op, value: mutation.value.clone(), since, committed: false };
                 (mutation.key.clone(), write)
             })
@@ -206,6 +218,43 @@ impl History {
     pub(in crate::simulate) fn lock_sent(&self, start_ts: Timestamp) -> Check {
         let runs = self.open.contains_key(&start_ts) && !self.txns.contains_key(&start_ts);
         ensure(runs, Rule::SilentAfterCancel, || format!("transaction {start_ts} has ended or commits, and locks keys"))
+    }
+
+    /// A client was told that its transaction holds a pessimistic lock of this timestamp.
+    pub(in crate::simulate) fn lock_taken(&mut self, start_ts: Timestamp, key: Key, lock_ts: Timestamp) -> Check {
+        let held = self.held.entry(start_ts).or_default().entry(key).or_default();
+        held.lock_ts = held.lock_ts.max(lock_ts);
+        let released = held.released;
+        ensure(released < lock_ts, Rule::LocksKept, || {
+            format!("transaction {start_ts} has a lock of {lock_ts}, and releases what it has locked up to {released}")
+        })
+    }
+
+    /// A client lets go of pessimistic locks of a transaction that goes on.
+    pub(in crate::simulate) fn locks_dropped(&mut self, start_ts: Timestamp, keys: &[Key]) {
+        let Some(held) = self.held.get_mut(&start_ts) else { return };
+        for key in keys {
+            if let Some(held) = held.get_mut(key) {
+                held.lock_ts = Timestamp::ZERO;
+            }
+        }
+    }
+
+    /// A request leaves a client that releases pessimistic locks up to a timestamp, of a transaction whose locks cannot have
+    /// expired: it is its own client that wants to.
+    pub(in crate::simulate) fn release_sent(&mut self, start_ts: Timestamp, keys: &[Bytes], up_to: Timestamp) -> Check {
+        if !self.open.contains_key(&start_ts) || self.txns.contains_key(&start_ts) {
+            return Ok(());
+        }
+        for key in keys {
+            let held = self.held.entry(start_ts).or_default().entry(Key::from(key.clone())).or_default();
+            held.released = held.released.max(up_to);
+            let lock_ts = held.lock_ts;
+            ensure(lock_ts.is_zero() || up_to < lock_ts, Rule::LocksKept, || {
+                format!("transaction {start_ts} holds {key:?} since {lock_ts}, and releases it up to {up_to}")
+            })?;
+        }
+        Ok(())
     }
 
     /// The client knows how a commit ended, or will never know.

@@ -34,6 +34,8 @@ pub enum Rule {
     RawLinearizable,
     /// What must not be repeated is done at most once.
     AtMostOnce,
+    /// A transaction that goes on does not release a lock that it holds.
+    LocksKept,
     /// The invariant of the workload.
     Workload,
     /// An operation fails only for reasons that exist.
@@ -66,6 +68,7 @@ impl Rule {
             Rule::InsertedAbsent => "inserted absent",
             Rule::RawLinearizable => "raw linearizable",
             Rule::AtMostOnce => "at most once",
+            Rule::LocksKept => "locks kept",
             Rule::Workload => "workload",
             Rule::PlausibleError => "plausible error",
             Rule::Deadline => "deadline",

@@ -36,7 +36,7 @@ fn assert_broken(check: Check, rule: Rule) {
 /// A transaction that was begun before all others asks to be committed.
 fn commits(history: &mut History, start: u64, mutations: &[Mutation]) {
     assert_eq!(history.begin(ts(start), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(start), mutations[0].key.clone(), mutations, true, &BTreeMap::new());
+    history.begin_commit(ts(start), mutations[0].key.clone(), mutations, true);
     assert_eq!(history.prewrite_sent(ts(start), Deciding::Primary), Ok(()));
     history.commit_sent(ts(start));
 }
@@ -167,7 +167,7 @@ fn what_was_rolled_back_is_never_committed_later() {
 fn only_who_has_sent_a_commit_may_not_know() {
     let mut history = History::default();
     assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1")], true, &BTreeMap::new());
+    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1")], true);
     assert_broken(history.end_commit(ts(10), End::Undetermined), Rule::ReportedOutcome);
 }
 
@@ -196,7 +196,7 @@ fn locked_to_commit(name: &str, start: u64, min_commit: u64) -> Change {
 fn decided_by_prewrites(deciding: Deciding) -> History {
     let mut history = History::default();
     assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
-    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1"), Mutation::put("b", "1")], true, &BTreeMap::new());
+    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1"), Mutation::put("b", "1")], true);
     assert_eq!(history.prewrite_sent(ts(10), deciding), Ok(()));
     history
 }
@@ -317,4 +317,36 @@ fn what_no_open_call_can_see_is_forgotten() {
     }
     assert_eq!(raw.read(at(25), &key("a"), Some(&"2".into())), Ok(()));
     assert_broken(raw.read(at(25), &key("a"), Some(&"1".into())), Rule::RawLinearizable);
+}
+
+/// Transaction 10 is open, and holds `a` since 12.
+fn holding() -> History {
+    let mut history = History::default();
+    assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
+    assert_eq!(history.lock_taken(ts(10), key("a"), ts(12)), Ok(()));
+    history
+}
+
+#[test]
+fn a_lock_that_is_held_is_not_released() {
+    let a = || [key("a").to_bytes()];
+    assert_eq!(holding().release_sent(ts(10), &a(), ts(11)), Ok(()));
+    assert_eq!(holding().release_sent(ts(10), &[key("b").to_bytes()], ts(12)), Ok(()));
+    assert_broken(holding().release_sent(ts(10), &a(), ts(12)), Rule::LocksKept);
+    let mut history = holding();
+    history.locks_dropped(ts(10), &[key("a")]);
+    assert_eq!(history.release_sent(ts(10), &a(), ts(12)), Ok(()));
+    let mut history = holding();
+    history.begin_commit(ts(10), key("a"), &[Mutation::put("a", "1")], true);
+    assert_eq!(history.release_sent(ts(10), &a(), Timestamp::MAX), Ok(()), "it is prewritten");
+}
+
+#[test]
+fn what_was_released_before_is_locked_at_newer_timestamps() {
+    let mut history = holding();
+    assert_eq!(history.release_sent(ts(10), &[key("b").to_bytes()], ts(13)), Ok(()));
+    assert_eq!(history.lock_taken(ts(10), key("b"), ts(14)), Ok(()));
+    let mut history = holding();
+    assert_eq!(history.release_sent(ts(10), &[key("b").to_bytes()], Timestamp::MAX), Ok(()));
+    assert_broken(history.lock_taken(ts(10), key("b"), ts(14)), Rule::LocksKept);
 }

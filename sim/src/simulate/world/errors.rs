@@ -7,6 +7,7 @@ use tikv_core::timestamp::Timestamp;
 
 use super::World;
 use crate::simulate::check::{Check, Rule, ensure};
+use crate::simulate::options::Options;
 use crate::simulate::workload::WorkloadKind;
 
 impl World {
@@ -18,7 +19,7 @@ impl World {
             Error::WriteConflict(conflict) => conflict.conflict_ts != start_ts,
             Error::KeyExists { .. } => self.scenario.workload == WorkloadKind::Insert,
             // Whoever waits too long for others loses its own locks, but not before their time is up.
-            Error::RolledBack { .. } => self.age(start_ts).as_millis() >= self.scenario.options.lock_ttl_ms.into(),
+            Error::RolledBack { .. } => self.age(start_ts) >= self.shortest_life(),
             Error::Deadlock(_) | Error::LockWaitTimeout(_) | Error::LockedNoWait(_) => {
                 self.scenario.workload == WorkloadKind::Queue
             }
@@ -38,8 +39,16 @@ impl World {
         ensure(plausible, Rule::PlausibleError, || format!("transaction {start_ts} ends with: {error} ({error:?})"))
     }
 
+    /// How long the locks of a transaction live at least from its start.
+    pub(super) fn shortest_life(&self) -> Duration {
+        let Options { lock_ttl_ms, managed_lock_ttl_ms, .. } = self.scenario.options;
+        let is_pessimistic = self.scenario.workload == WorkloadKind::Queue;
+        let ms = if is_pessimistic { lock_ttl_ms.min(managed_lock_ttl_ms) } else { lock_ttl_ms };
+        Duration::from_millis(ms.into())
+    }
+
     /// How old a transaction is by PD's clock.
-    fn age(&mut self, start_ts: Timestamp) -> Duration {
+    pub(super) fn age(&mut self, start_ts: Timestamp) -> Duration {
         self.cluster.pd_mut().next_timestamp(self.now).physical_since(start_ts)
     }
 

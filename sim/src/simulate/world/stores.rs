@@ -103,6 +103,13 @@ impl World {
             Request::PessimisticLock(lock) => {
                 self.history.lock_sent(Timestamp::from_version(lock.start_version))?;
             }
+            Request::PessimisticRollback(release) => {
+                let start_ts = Timestamp::from_version(release.start_version);
+                if self.age(start_ts) < self.shortest_life() {
+                    let up_to = Timestamp::from_version(release.for_update_ts);
+                    self.history.release_sent(start_ts, &release.keys, up_to)?;
+                }
+            }
             Request::Commit(commit) if commit.commit_role() == CommitRole::Primary => {
                 self.history.commit_sent(Timestamp::from_version(commit.start_version));
             }

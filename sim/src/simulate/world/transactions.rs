@@ -1,6 +1,5 @@
 //! Sessions: what each operation leads to.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,8 +157,8 @@ impl World {
         let options = self.commit_options(index, session);
         let txn = Transaction::new(self.config_of(index), start_ts, started_at, options);
         let txn = if script.is_pessimistic() { txn.into_pessimistic() } else { txn };
-        let (read_through, reading, locks) = (ReadThrough::new(start_ts), Reading::default(), BTreeMap::new());
-        let open = Open { txn, script, read_through, reading, locks };
+        let (read_through, reading) = (ReadThrough::new(start_ts), Reading::default());
+        let open = Open { txn, script, read_through, reading };
         self.next_step(index, session, Box::new(open))
     }
 
@@ -226,7 +225,7 @@ impl World {
                     let found: Found = key.value.map(|value| (key.key.clone(), value)).into_iter().collect();
                     self.history.read(key.lock_ts, std::slice::from_ref(&key.key), &found)?;
                     open.reading.found.extend(found);
-                    open.locks.insert(key.key, key.lock_ts);
+                    self.history.lock_taken(start_ts, key.key, key.lock_ts)?;
                 }
                 self.keep_alive(index, session, open.txn.keep_alive());
                 self.next_step(index, session, open)
@@ -270,6 +269,7 @@ impl World {
     /// Releases, in the background, what a transaction leaves locked.
     pub(super) fn release(&mut self, index: usize, rollback: Option<PessimisticRollback>) {
         let Some(rollback) = rollback else { return };
+        self.history.locks_dropped(rollback.start_ts(), rollback.keys());
         let local = self.local_now(index);
         let engine = &mut self.clients[index].engine;
         let id = engine.start(local, Operation::PessimisticRollback(rollback));
@@ -413,7 +413,7 @@ impl World {
         };
         if let Some(primary) = request.mutations.primary().cloned() {
             let in_real_time = !request.options.causal_consistency;
-            self.history.begin_commit(start_ts, primary, request.mutations.as_slice(), in_real_time, &open.locks);
+            self.history.begin_commit(start_ts, primary, request.mutations.as_slice(), in_real_time);
         }
         self.clients[index].sessions[session].state = State::Committing(Box::new(open.txn));
         self.start(index, session, Operation::Commit(Commit::new(request)), deadline);
