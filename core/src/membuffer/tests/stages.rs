@@ -125,7 +125,7 @@ fn an_outer_stage_can_be_ended_with_all_within_it() {
         buffer.set("k", if keeps { "3" } else { "y" }).expect("small");
         let ended = if keeps { buffer.release_nested(outer) } else { buffer.cleanup_nested(outer) };
         assert_eq!((ended, buffer.is_staging()), (Ok(()), false));
-        assert_eq!(buffer.get(b"k").and_then(|value| value.as_put()).as_deref(), Some(&b"3"[..]), "kept: {keeps}");
+        assert_eq!(buffer.get(b"k").and_then(ValueRef::as_put).as_deref(), Some(&b"3"[..]), "kept: {keeps}");
         assert_eq!(buffer.release_nested(inner), Err(StageError::NotOpen));
         assert_eq!(buffer.cleanup_nested(outer), Err(StageError::NotOpen));
     }
