@@ -1,0 +1,82 @@
+//! The records that servers hold, and the keys that callers choose.
+
+/// Raw records, and as many transactional ones.
+pub const RECORDS: u64 = 10_000;
+
+/// Keys of one raw batch get.
+pub const BATCH_KEYS: usize = 100;
+
+/// The length of every value.
+pub const VALUE_BYTES: usize = 100;
+
+/// The bounds of the transactional records: what is written while measuring lies outside of them.
+pub const TXN_RECORDS: std::ops::Range<&str> = "txn/".."txn0";
+
+/// The key of a raw record, 16 bytes.
+pub fn record(number: u64) -> Vec<u8> {
+    format!("raw/{number:012}").into_bytes()
+}
+
+/// The key of a transactional record, 16 bytes.
+pub fn txn_record(number: u64) -> Vec<u8> {
+    format!("txn/{number:012}").into_bytes()
+}
+
+/// What every record holds.
+pub fn value() -> Vec<u8> {
+    vec![b'v'; VALUE_BYTES]
+}
+
+/// The choices of one caller.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    rng: fastrand::Rng,
+    caller: usize,
+    written: u64,
+}
+
+impl Keys {
+    /// Those of the caller with this number. Always the same ones.
+    pub fn new(caller: usize) -> Self {
+        Keys { rng: fastrand::Rng::with_seed(caller as u64), caller, written: 0 }
+    }
+
+    /// The number of any record.
+    pub fn any(&mut self) -> u64 {
+        self.rng.u64(0..RECORDS)
+    }
+
+    /// Whether an event happens that does so `of_100` times of 100.
+    pub fn chance(&mut self, of_100: u32) -> bool {
+        self.rng.u32(0..100) < of_100
+    }
+
+    /// The next `count` keys to write in a transaction, in order. No other caller has them, so that nobody conflicts.
+    pub fn to_write(&mut self, count: usize) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let (caller, first) = (self.caller, self.written % 100_000);
+        self.written += count as u64;
+        (first..first + count as u64).map(move |number| format!("w{caller:06}/{number:08}").into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_writers_differ_and_leave_records_alone() {
+        let mut keys: Vec<_> = (0..3).flat_map(|caller| Keys::new(caller).to_write(100)).collect();
+        assert!(keys.iter().all(|key| key.len() == 16 && !key.starts_with(b"txn/")));
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 300);
+    }
+
+    #[test]
+    fn records_lie_within_their_bounds() {
+        for number in [0, RECORDS - 1] {
+            let key = txn_record(number);
+            assert!(TXN_RECORDS.start.as_bytes() <= &*key && &*key < TXN_RECORDS.end.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! PD: that of the simulated cluster, but for timestamps, which are too many.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use prost::Message;
+use tikv_core::time::Time;
+use tikv_grpc::server::{Handler, IncomingCall, RequestStream, Responder, Service};
+use tikv_grpc::{Code, Status};
+use tikv_proto::pdpb::{ResponseHeader, TsoRequest, TsoResponse};
+use tikv_sim::cluster::{Cluster, ClusterOptions, StoreOptions};
+use tikv_sim::pd::{PdCall, Shape, shape};
+
+use crate::oracle::Oracle;
+
+const TSO: &str = "/pdpb.PD/Tso";
+
+/// The only one.
+const MEMBER: u64 = 1;
+
+pub(crate) struct NullPd {
+    oracle: Arc<Oracle>,
+    cluster: Arc<Mutex<Cluster>>,
+}
+
+impl NullPd {
+    /// The PD of a cluster of one region, whose store listens where this PD does.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let store = StoreOptions { address: address.to_string(), ..StoreOptions::default() };
+        let options = ClusterOptions { stores: vec![store], replicas: 1, regions: 1, ..ClusterOptions::default() };
+        let mut cluster = Cluster::new(options);
+        if let Some(member) = cluster.pd_mut().member_mut(MEMBER) {
+            member.client_url = format!("http://{address}");
+        }
+        NullPd { oracle: Arc::default(), cluster: Arc::new(Mutex::new(cluster)) }
+    }
+}
+
+impl Service for NullPd {
+    fn call(&self, call: IncomingCall, responder: Responder) -> Handler {
+        match shape(call.path()) {
+            _ if call.path() == TSO => {
+                let cluster_id = lock(&self.cluster).topology().cluster_id();
+                Box::pin(timestamps(Arc::clone(&self.oracle), cluster_id, call.requests, responder))
+            }
+            Some(Shape::Unary) => Box::pin(answer(Arc::clone(&self.cluster), call, responder)),
+            _ => {
+                responder.finish(Status::unimplemented(call.path()));
+                Box::pin(std::future::ready(()))
+            }
+        }
+    }
+}
+
+async fn answer(cluster: Arc<Mutex<Cluster>>, mut call: IncomingCall, responder: Responder) {
+    let answer = call.requests.single().await.and_then(|message| {
+        let asked = PdCall { member: MEMBER, path: call.path(), forwarded_host: None, allow_follower: false };
+        let answer = lock(&cluster).handle_pd(Time::ZERO, &asked, message);
+        answer.map_err(|status| Status::new(Code::from_i32(status.code as i32), status.message))
+    });
+    responder.reply(answer);
+}
+
+async fn timestamps(oracle: Arc<Oracle>, cluster_id: u64, mut requests: RequestStream, mut responder: Responder) {
+    let mut ended = responder.send_metadata();
+    while ended.is_ok() {
+        ended = match requests.message().await {
+            Ok(Some(message)) => {
+                timestamp(&oracle, cluster_id, message).and_then(|reply| responder.send_encoded(&reply))
+            }
+            Ok(None) => Err(Status::ok()),
+            Err(status) => Err(status),
+        };
+    }
+    responder.finish(ended.err().unwrap_or_else(Status::ok));
+}
+
+fn timestamp(oracle: &Oracle, cluster_id: u64, message: Bytes) -> Result<TsoResponse, Status> {
+    let request = TsoRequest::decode(message).map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+    Ok(TsoResponse {
+        header: Some(ResponseHeader { cluster_id, ..ResponseHeader::default() }),
+        count: request.count,
+        timestamp: Some(oracle.next(request.count)),
+    })
+}
+
+fn lock(cluster: &Mutex<Cluster>) -> MutexGuard<'_, Cluster> {
+    cluster.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,137 @@
+//! What is measured.
+
+use std::fmt;
+
+use crate::arguments::Arguments;
+use crate::peer::Peer;
+use crate::server::ServerKind;
+
+/// One workload with so many callers, for several peers in turn.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Case {
+    pub(crate) server: ServerKind,
+    pub(crate) workload: String,
+    pub(crate) callers: usize,
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// A workload and how many callers it is worth.
+struct Row {
+    workload: &'static str,
+    quick: &'static [usize],
+    full: &'static [usize],
+    /// Whether the floor can do it.
+    floor: bool,
+}
+
+const fn row(workload: &'static str, quick: &'static [usize], full: &'static [usize], floor: bool) -> Row {
+    Row { workload, quick, full, floor }
+}
+
+const ROWS: &[Row] = &[
+    row("raw_get", &[1, 16, 128, 512], &[1, 16, 128, 512, 2048], true),
+    row("raw_put", &[1, 16, 128, 512], &[1, 16, 128, 512, 2048], true),
+    row("snapshot_get", &[1, 16, 128, 512], &[1, 16, 128, 512, 2048], true),
+    row("raw_batch_get_100", &[16], &[1, 16, 128], true),
+    row("begin_get", &[128], &[1, 16, 128, 512], true),
+    row("commit_1_2pc", &[128], &[1, 16, 128, 512], true),
+    row("commit_1_async", &[128], &[1, 128], true),
+    row("commit_1_1pc", &[128], &[1, 128], true),
+    row("commit_10_2pc", &[128], &[1, 128], true),
+    row("commit_10_async", &[128], &[1, 128], true),
+    row("commit_10_1pc", &[128], &[1, 128], true),
+    row("commit_10000_2pc", &[1], &[1, 4], false),
+    row("scan_10000", &[1], &[1, 4], false),
+    row("ycsb_a", &[128], &[16, 128], false),
+    row("ycsb_b", &[], &[16, 128], false),
+    row("ycsb_c", &[], &[16, 128], false),
+    row("ycsb_f", &[], &[16, 128], false),
+    row("tso", &[128], &[1, 16, 128, 512], true),
+];
+
+/// With so many callers the runtimes are set against each other also in a hurry.
+const CALLERS_OF_RUNTIMES: usize = 128;
+
+/// With so few or many callers are servers measured that set the pace themselves.
+const CALLERS_OF_REAL_SERVERS: std::ops::RangeInclusive<usize> = 1..=128;
+
+/// The cases on one server, as the command line wants them.
+pub(crate) fn plan(arguments: &Arguments, server: ServerKind) -> Vec<Case> {
+    let is_wanted =
+        |row: &&Row| arguments.workloads.is_empty() || arguments.workloads.iter().any(|w| w == row.workload);
+    let mut cases = Vec::new();
+    for row in ROWS.iter().filter(is_wanted) {
+        let planned = if arguments.quick { row.quick } else { row.full };
+        let callers = if arguments.callers.is_empty() { planned } else { &arguments.callers };
+        for callers in callers.iter().copied() {
+            if server != ServerKind::Null && !CALLERS_OF_REAL_SERVERS.contains(&callers) {
+                continue;
+            }
+            let peers =
+                Peer::ALL.into_iter().filter(|peer| takes_part(*peer, arguments, row, callers, server)).collect();
+            cases.push(Case { server, workload: row.workload.to_owned(), callers, peers });
+        }
+    }
+    cases
+}
+
+fn takes_part(peer: Peer, arguments: &Arguments, row: &Row, callers: usize, server: ServerKind) -> bool {
+    if !arguments.peers.is_empty() {
+        return arguments.peers.contains(&peer) && (peer != Peer::Floor || row.floor);
+    }
+    match peer {
+        Peer::Floor => row.floor && server == ServerKind::Null,
+        Peer::Smol | Peer::AsyncStd => !arguments.quick || callers == CALLERS_OF_RUNTIMES,
+        Peer::Tokio | Peer::ClientGo | Peer::TikvClient => true,
+    }
+}
+
+impl Case {
+    /// The name of the workload, with the server before it unless that is the usual one.
+    pub(crate) fn name(&self) -> String {
+        match self.server {
+            ServerKind::Null => self.workload.clone(),
+            server => format!("{server}:{}", self.workload),
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name(), self.callers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tikv_bench_load::Workload;
+
+    use super::*;
+
+    #[test]
+    fn every_planned_workload_is_known_to_peers() {
+        for row in ROWS {
+            assert!(row.workload.parse::<Workload>().is_ok(), "{}", row.workload);
+        }
+    }
+
+    #[test]
+    fn the_choices_of_the_command_line_are_kept() {
+        let arguments = Arguments {
+            workloads: vec!["raw_get".to_owned(), "scan_10000".to_owned()],
+            callers: vec![2],
+            peers: vec![Peer::Tokio, Peer::Floor],
+            ..Arguments::default()
+        };
+        let planned: Vec<_> = plan(&arguments, ServerKind::Null).into_iter().map(|c| (c.workload, c.peers)).collect();
+        let both = vec![Peer::Tokio, Peer::Floor];
+        assert_eq!(planned, [("raw_get".to_owned(), both), ("scan_10000".to_owned(), vec![Peer::Tokio])]);
+    }
+
+    #[test]
+    fn the_floor_meets_the_null_server_alone() {
+        let cases = plan(&Arguments::default(), ServerKind::Sim);
+        assert!(!cases.is_empty());
+        assert!(cases.iter().all(|case| !case.peers.contains(&Peer::Floor) && case.callers <= 128));
+    }
+}
