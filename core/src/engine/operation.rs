@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::keyspace::KeyCodec;
 use crate::machine::{Abandoned, Context, Event, Machine, Token};
 use crate::timestamp::Timestamp;
-use crate::{oracle, raw, snapshot, txn};
+use crate::{lock, oracle, raw, snapshot, txn};
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident($machine:ty) -> $output:ty, $codec:ident;)+) => {
@@ -81,6 +81,8 @@ operations! {
     PipelinedCommit(txn::PipelinedCommit) -> Result<txn::CommitOutcome, Error>, Txn;
     /// Finishes a pipelined transaction that was given up.
     FinishFlushed(txn::FinishFlushed) -> (), Txn;
+    /// What became of a transaction whose outcome was not known.
+    OutcomeOf(lock::OutcomeOf) -> Result<lock::TxnOutcome, Error>, Txn;
     /// Value of a raw key.
     RawGet(raw::Get) -> Result<Option<bytes::Bytes>, Error>, Raw;
     /// Writes a raw key.
