@@ -111,6 +111,8 @@ canaries! {
     RawScanSkipsRegionStart = "raw-scan-skips-region-start",
     /// A scan goes on behind the first key of the next region.
     ScanSkipsRegionStart = "scan-skips-region-start",
+    /// Of a transaction that is asked about and still open it is said that it is rolled back.
+    OpenTakenForRolledBack = "open-taken-for-rolled-back",
     /// Keys whose region has changed are given up without a word.
     MovedKeysForgotten = "moved-keys-forgotten",
     /// Any timestamp that PD has ever given will do.

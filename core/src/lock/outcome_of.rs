@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::resolve_txn::{Caller, Outcome, ResolveTxn, TxnEnd};
 use crate::backoff::budget;
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{Error, LockInfo};
 use crate::key::Key;
@@ -63,8 +64,9 @@ impl OutcomeOf {
     }
 }
 
-fn outcome(end: TxnEnd) -> Result<TxnOutcome, Error> {
+fn outcome(cx: &Context<'_>, end: TxnEnd) -> Result<TxnOutcome, Error> {
     Ok(match end.result? {
+        Outcome::Alive { .. } if cx.config().has_canary(Canary::OpenTakenForRolledBack) => TxnOutcome::RolledBack,
         Outcome::Final(FinalStatus::Committed(commit_ts)) => TxnOutcome::Committed(commit_ts),
         Outcome::Final(FinalStatus::RolledBack) => TxnOutcome::RolledBack,
         Outcome::Alive { ms_before_expired } => {
@@ -79,10 +81,10 @@ impl Machine for OutcomeOf {
     type Output = Result<TxnOutcome, Error>;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.resolve.start(cx).map(outcome)
+        self.resolve.start(cx).map(|end| outcome(cx, end))
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
-        self.resolve.handle(cx, token, event).map(outcome)
+        self.resolve.handle(cx, token, event).map(|end| outcome(cx, end))
     }
 }

@@ -41,6 +41,8 @@ pub struct Totals {
     pub rolled_back: u64,
     /// Those whose end was not known to their clients.
     pub undetermined: u64,
+    /// Of those, the ones whose outcome was found out later.
+    pub found_out: u64,
     /// Those whose clients died or lost interest.
     pub abandoned: u64,
     /// Events of the simulation.
@@ -70,6 +72,7 @@ impl Totals {
         self.read_only += other.read_only;
         self.rolled_back += other.rolled_back;
         self.undetermined += other.undetermined;
+        self.found_out += other.found_out;
         self.abandoned += other.abandoned;
         self.events += other.events;
         self.messages += other.messages;
@@ -91,13 +94,14 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} transactions in {} runs: {} committed, {} only read, {} rolled back, {} undetermined, {} abandoned",
+            "{} transactions in {} runs: {} committed, {} only read, {} rolled back, {} undetermined ({} found out), {} abandoned",
             self.transactions,
             self.runs,
             self.committed,
             self.read_only,
             self.rolled_back,
             self.undetermined,
+            self.found_out,
             self.abandoned,
         )?;
         writeln!(

@@ -32,6 +32,8 @@ pub(super) enum State {
     Reading(Box<Open>),
     Locking(Box<Open>, LockOptions),
     Committing(Box<Transaction>),
+    /// Waits for what became of a transaction whose outcome was not known.
+    Asking(Timestamp),
     Raw(RawCall),
 }
 

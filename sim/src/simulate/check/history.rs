@@ -105,6 +105,8 @@ struct Txn {
     committed: Option<Timestamp>,
     /// What its client knows.
     end: Option<End>,
+    /// Whether its client asks what became of it.
+    asks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -180,6 +182,7 @@ impl History {
             locks: BTreeMap::new(),
             committed: None,
             end: None,
+            asks: false,
         };
         self.txns.insert(start_ts, txn);
     }
@@ -260,6 +263,25 @@ impl History {
     /// The client knows how a commit ended, or will never know.
     pub(in crate::simulate) fn end_commit(&mut self, start_ts: Timestamp, end: End) -> Check {
         self.close(start_ts);
+        self.told(start_ts, end)
+    }
+
+    /// A client is about to be told that an outcome is not known, and is going to ask.
+    pub(in crate::simulate) fn ask_outcome(&mut self, start_ts: Timestamp) {
+        if let Some(txn) = self.txns.get_mut(&start_ts) {
+            txn.asks = true;
+        }
+    }
+
+    /// What it was told.
+    pub(in crate::simulate) fn told_outcome(&mut self, start_ts: Timestamp, end: End) -> Check {
+        if let Some(txn) = self.txns.get_mut(&start_ts) {
+            txn.asks = false;
+        }
+        self.told(start_ts, end)
+    }
+
+    fn told(&mut self, start_ts: Timestamp, end: End) -> Check {
         let Some(txn) = self.txns.get_mut(&start_ts) else { return Ok(()) };
         txn.end = Some(end);
         let Txn { committed, may_commit, by_prewrites, in_real_time, .. } = *txn;
@@ -455,6 +477,7 @@ impl History {
     fn forget_if_settled(&mut self, start_ts: Timestamp) {
         let Some(txn) = self.txns.get(&start_ts) else { return };
         let settled = match txn.end {
+            _ if txn.asks => false,
             None => false,
             Some(End::RolledBack) => true,
             // Prewrites that decide are repeated without their owner, also after they have decided.

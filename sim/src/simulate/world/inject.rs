@@ -325,6 +325,8 @@ impl World {
         let mut state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
         let (start_ts, how) = match &state {
             State::Idle => return Ok(()),
+            // It has ended and was counted.
+            State::Asking(_) => return self.abandon(&state, died),
             State::Beginning { .. } => (Timestamp::ZERO, "given up"),
             State::Reading(open) | State::Locking(open, _) => (open.txn.start_ts(), "given up"),
             State::Committing(txn) => (txn.start_ts(), "abandoned"),

@@ -4,6 +4,7 @@ mod audit;
 mod errors;
 mod inject;
 mod notes;
+mod outcomes;
 mod pd;
 mod pd_facts;
 mod raw;

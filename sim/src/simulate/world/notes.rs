@@ -68,6 +68,7 @@ impl World {
         match self.clients[index].sessions.get(session).map(|session| &session.state) {
             Some(State::Reading(open) | State::Locking(open, _)) => open.txn.start_ts(),
             Some(State::Committing(txn)) => txn.start_ts(),
+            Some(State::Asking(start_ts)) => *start_ts,
             _ => Timestamp::ZERO,
         }
     }

@@ -117,6 +117,7 @@ impl World {
                 self.on_locked(index, session, open, options, result)
             }
             (State::Committing(txn), Outcome::Commit(result)) => self.on_committed(index, session, *txn, &result),
+            (State::Asking(start_ts), Outcome::OutcomeOf(result)) => self.on_told(index, session, start_ts, result),
             (State::Raw(call), outcome) => self.on_raw(index, session, &call, outcome),
             (state, outcome) => broken(Rule::PlausibleError, format!("{outcome:?} answers {state:?}")),
         }
@@ -445,8 +446,18 @@ impl World {
         };
         *count += 1;
         self.note_end(index, session, start_ts, how);
+        let question = match result {
+            Err(Error::Undetermined { primary, .. }) if self.will_ask(index, session, start_ts) => Some(primary.clone()),
+            _ => None,
+        };
         self.history.end_commit(start_ts, end)?;
-        self.end_session(index, session, matches!(end, End::Committed(_)))
+        match question {
+            Some(primary) => {
+                self.keep_alive(index, session, None);
+                self.ask_outcome(index, session, start_ts, primary)
+            }
+            None => self.end_session(index, session, matches!(end, End::Committed(_))),
+        }
     }
 
     /// The client will never hear how it ended.
@@ -464,6 +475,7 @@ impl World {
             State::Committing(txn) => {
                 self.history.end_commit(txn.start_ts(), if died { End::Died } else { End::Cancelled })
             }
+            State::Asking(start_ts) => self.history.told_outcome(*start_ts, End::Undetermined),
             State::Raw(call) => {
                 self.raw.end(call.since);
                 Ok(())
@@ -487,6 +499,7 @@ fn operation_name(operation: &Operation) -> &'static str {
         Operation::Commit(_) => "Commit",
         Operation::LockKeys(_) => "LockKeys",
         Operation::KeepAlive(_) => "KeepAlive",
+        Operation::OutcomeOf(_) => "OutcomeOf",
         _ => "Raw",
     }
 }
@@ -500,6 +513,7 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
         Outcome::Commit(_) => "Commit",
         Outcome::LockKeys(_) => "LockKeys",
         Outcome::KeepAlive(_) => "KeepAlive",
+        Outcome::OutcomeOf(_) => "OutcomeOf",
         _ => "Raw",
     }
 }
