@@ -184,7 +184,7 @@ impl Client {
         let mut backoff = route::budget(self.config(), budget::PREWRITE);
         let mut rng = self.shared.child_rng();
         loop {
-            let error = match self.attempt(options, &mut body).await {
+            let error = match self.attempt(options.clone(), &mut body).await {
                 Ok(value) => return Ok(value),
                 Err(error) if error.is_retryable() => error,
                 Err(error) => return Err(error),

@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
 
 /// How a transaction reads and commits. The defaults are client-go's.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TransactionOptions {
     pub(crate) start_ts: Option<Timestamp>,
     pub(crate) timeout: Option<Duration>,
@@ -25,9 +25,13 @@ pub struct TransactionOptions {
     one_phase_commit: bool,
     pessimistic: bool,
     lock: LockOptions,
-    reads: Option<fn(SnapshotOptions) -> SnapshotOptions>,
-    commit: Option<fn(CommitOptions) -> CommitOptions>,
+    reads: Option<Change<SnapshotOptions>>,
+    commit: Option<Change<CommitOptions>>,
 }
+
+/// A change of options that is made when a transaction begins, for each attempt anew.
+#[derive(Clone)]
+struct Change<T>(Arc<dyn Fn(T) -> T + Send + Sync>);
 
 impl TransactionOptions {
     /// Reads at `start_ts`, which PD must have given, instead of at a new timestamp. client-go: `WithStartTS`.
@@ -77,15 +81,26 @@ impl TransactionOptions {
 
     /// Changes how it reads.
     #[must_use]
-    pub fn reads(mut self, change: fn(SnapshotOptions) -> SnapshotOptions) -> Self {
-        self.reads = Some(change);
+    pub fn reads(mut self, change: impl Fn(SnapshotOptions) -> SnapshotOptions + Send + Sync + 'static) -> Self {
+        self.reads = Some(Change(Arc::new(change)));
         self
     }
 
-    /// Changes how it commits.
+    /// Changes how it commits. [`Transaction::change_commit_options`] does so later.
+    ///
+    /// ```
+    /// use tikv::{AssertionLevel, TransactionOptions};
+    ///
+    /// let source = 7;
+    /// let options = TransactionOptions::default().commit(move |mut options| {
+    ///     options.assertion_level = AssertionLevel::Fast;
+    ///     options.txn_source = source;
+    ///     options
+    /// });
+    /// ```
     #[must_use]
-    pub fn commit(mut self, change: fn(CommitOptions) -> CommitOptions) -> Self {
-        self.commit = Some(change);
+    pub fn commit(mut self, change: impl Fn(CommitOptions) -> CommitOptions + Send + Sync + 'static) -> Self {
+        self.commit = Some(Change(Arc::new(change)));
         self
     }
 }
@@ -139,14 +154,17 @@ impl Transaction {
     pub(crate) fn new(client: Client, start_ts: Timestamp, options: TransactionOptions) -> Self {
         let mut snapshot = Snapshot::new(client.clone(), start_ts);
         if let Some(change) = options.reads {
-            snapshot = snapshot.with_options(change);
+            snapshot = snapshot.with_options(&*change.0);
         }
         if let Some(timeout) = options.timeout {
             snapshot = snapshot.with_timeout(timeout);
         }
         let TransactionOptions { async_commit, one_phase_commit, .. } = options;
         let commit = CommitOptions { async_commit, one_phase_commit, ..CommitOptions::new(client.config()) };
-        let commit = options.commit.map_or(commit.clone(), |change| change(commit));
+        let commit = match options.commit {
+            Some(change) => (change.0)(commit),
+            None => commit,
+        };
         let now = client.shared().runtime.now();
         let txn = txn::Transaction::new(client.config(), start_ts, now, commit);
         let txn = Mutex::new(if options.pessimistic { txn.into_pessimistic() } else { txn });
@@ -170,6 +188,17 @@ impl Transaction {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.inner.snapshot
+    }
+
+    /// Changes how it will commit, once it has begun: what the commit timestamp must exceed, for example. client-go: the `Set…`
+    /// functions of `KVTxn`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`].
+    pub fn change_commit_options(&self, change: impl FnOnce(&mut CommitOptions)) -> Result<(), Error> {
+        change(self.txn().options_mut()?);
+        Ok(())
     }
 
     /// Number of keys written, and bytes of these keys and values. client-go: `Len`, `Size`.
@@ -412,4 +441,10 @@ fn seen_range(here: &ScanCursor, next: Option<&ScanCursor>) -> KeyRange {
         }
     }
     seen
+}
+
+impl<T> std::fmt::Debug for Change<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Change")
+    }
 }

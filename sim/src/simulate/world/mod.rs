@@ -74,8 +74,8 @@ enum Event {
     FromPd { client: ClientId, member: u64, input: Box<PdInput>, message: u64 },
     /// A client looks at its timers, unless it has been armed for another time since.
     Wake(ClientId, Time),
-    /// The cluster looks at what it has postponed.
-    Cluster,
+    /// The cluster looks at what it has postponed, if that is when it wanted to.
+    Cluster(Time),
     /// A session begins its next transaction.
     Turn(ClientId, usize),
     /// The fault with this index strikes.
@@ -157,6 +157,8 @@ pub(super) struct World {
     doubles: BTreeSet<u64>,
     /// Calls that the cluster answers later.
     postponed: BTreeMap<CallId, Box<StoreMessage>>,
+    /// When the cluster is looked at next; never, if at the end of time.
+    cluster_armed: Time,
     /// The auditor is the last one.
     clients: Vec<Client>,
     workload: Box<dyn Workload>,
@@ -200,6 +202,7 @@ impl World {
             stores,
             doubles: BTreeSet::new(),
             postponed: BTreeMap::new(),
+            cluster_armed: Time::MAX,
             workload,
             keys,
             history: History::default(),
@@ -398,7 +401,7 @@ impl World {
                 self.hear_of_pd(client, member, *input, message)
             }
             Event::Wake(client, armed) => self.wake(client, armed),
-            Event::Cluster => self.poll_cluster(),
+            Event::Cluster(armed) => self.wake_cluster(armed),
             Event::Turn(client, session) => match self.client(client) {
                 Some(index) => {
                     self.turn(index, session)?;

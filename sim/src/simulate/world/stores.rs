@@ -205,7 +205,7 @@ impl World {
                 }
                 self.postponed.insert(call, sent);
                 if let Some(at) = self.cluster.next_wakeup() {
-                    self.queue.push(at.max(self.now), Event::Cluster);
+                    self.arm_cluster(at);
                 }
             }
         }
@@ -220,9 +220,26 @@ impl World {
         }
         self.observe_changes(None)?;
         if let Some(at) = self.cluster.next_wakeup().filter(|_| !self.postponed.is_empty()) {
-            self.queue.push(at.max(self.now), Event::Cluster);
+            self.arm_cluster(at);
         }
         Ok(())
+    }
+
+    /// Sees to it that the cluster is looked at in time, once.
+    fn arm_cluster(&mut self, at: Time) {
+        let at = at.max(self.now);
+        if at < self.cluster_armed {
+            self.cluster_armed = at;
+            self.queue.push(at, Event::Cluster(at));
+        }
+    }
+
+    pub(super) fn wake_cluster(&mut self, armed: Time) -> Check {
+        if self.cluster_armed != armed {
+            return Ok(());
+        }
+        self.cluster_armed = Time::MAX;
+        self.poll_cluster()
     }
 
     /// The store has died since the message left. Nothing was executed; but the client can know so only sometimes.

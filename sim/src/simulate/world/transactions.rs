@@ -447,7 +447,9 @@ impl World {
         *count += 1;
         self.note_end(index, session, start_ts, how);
         let question = match result {
-            Err(Error::Undetermined { primary, .. }) if self.will_ask(index, session, start_ts) => Some(primary.clone()),
+            Err(Error::Undetermined { primary, .. }) if self.will_ask(index, session, start_ts) => {
+                Some(primary.clone())
+            }
             _ => None,
         };
         self.history.end_commit(start_ts, end)?;
