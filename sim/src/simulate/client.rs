@@ -1,6 +1,7 @@
 //! A client: an engine, a clock of its own, and what it is busy with.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tikv_core::engine::{Engine, OperationId};
 use tikv_core::pd::StreamId;
@@ -13,6 +14,8 @@ use super::session::Session;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Clock {
     ahead_ns: u64,
+    /// How much of that came by jumps.
+    jumped_ns: u64,
     rate_ppm: u64,
 }
 
@@ -20,7 +23,7 @@ const PPM: u64 = 1_000_000;
 
 impl Clock {
     pub(super) fn new(ahead_ms: u64, rate_ppm: u64) -> Self {
-        Clock { ahead_ns: ahead_ms * 1_000_000, rate_ppm: rate_ppm.max(1) }
+        Clock { ahead_ns: ahead_ms * 1_000_000, jumped_ns: 0, rate_ppm: rate_ppm.max(1) }
     }
 
     /// What the clock shows at a time of the simulation.
@@ -46,6 +49,12 @@ impl Clock {
 
     pub(super) fn jump(&mut self, ms: u64) {
         self.ahead_ns += ms * 1_000_000;
+        self.jumped_ns += ms * 1_000_000;
+    }
+
+    /// How much longer than they do its transactions may believe to last.
+    pub(super) fn jumped(&self) -> Duration {
+        Duration::from_nanos(self.jumped_ns)
     }
 }
 

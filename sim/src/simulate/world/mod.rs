@@ -299,7 +299,7 @@ impl World {
                 }
             }
             Phase::Liveness => {
-                let late = self.now >= self.phase_since + LIVENESS_LIMIT;
+                let late = self.now >= self.phase_since + self.liveness_limit();
                 ensure(!late, Rule::Termination, || self.what_runs())?;
                 if self.is_quiet() {
                     self.enter(Phase::Audit, "audit");
@@ -307,7 +307,7 @@ impl World {
                 }
             }
             Phase::Audit => {
-                let late = self.now >= self.phase_since + LIVENESS_LIMIT;
+                let late = self.now >= self.phase_since + self.liveness_limit();
                 ensure(!late, Rule::Termination, || self.what_runs())?;
                 if self.is_quiet() {
                     return self.end_audit();
@@ -347,6 +347,11 @@ impl World {
 
     fn auditor(&self) -> usize {
         self.clients.len() - 1
+    }
+
+    /// A lock lives longer by what its client believes its transaction to have lasted: if the clock has jumped, too long.
+    fn liveness_limit(&self) -> Duration {
+        LIVENESS_LIMIT + self.clients.iter().map(|client| client.clock.jumped()).max().unwrap_or_default()
     }
 
     /// Whether nothing runs and nothing is under way.
