@@ -4,7 +4,8 @@
 //!
 //! - `bytes` fields are [`bytes::Bytes`], so that keys and values are never copied between a frame and the user;
 //! - maps are `BTreeMap`, so that iteration and encoding are deterministic;
-//! - large messages which a request or reply rarely carries or only passes on are boxed, see [`BOXED`];
+//! - large messages which a request or reply rarely carries or only passes on are boxed, see [`BOXED`]
+//!   and [`BOXED_FIELDS`];
 //! - every message is `Eq` and `Hash`, so that whatever holds messages can be compared and hashed, see [`derive_eq`].
 
 use std::collections::BTreeSet;
@@ -26,6 +27,15 @@ const BOXED: [&str; 8] = [
     "kvrpcpb.SourceStmt",
     "errorpb.Error",
     "tracepb.TraceContext",
+];
+
+/// Fields which are boxed beside those of [`BOXED`] messages: they alone would make rare replies larger than all others, and
+/// with them whatever can hold any reply.
+const BOXED_FIELDS: [&str; 4] = [
+    "kvrpcpb.MvccGetByKeyResponse.info",
+    "kvrpcpb.MvccGetByStartTsResponse.info",
+    "kvrpcpb.SplitRegionResponse.left",
+    "kvrpcpb.SplitRegionResponse.right",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -66,7 +76,10 @@ fn proto_files(folder: &Path) -> Result<BTreeSet<PathBuf>, Box<dyn Error>> {
 
 fn is_boxed(field: &FieldDescriptor) -> bool {
     match field.kind() {
-        Kind::Message(message) => !field.is_list() && !field.is_map() && BOXED.contains(&message.full_name()),
+        Kind::Message(message) => {
+            let is_listed = BOXED.contains(&message.full_name()) || BOXED_FIELDS.contains(&field.full_name());
+            is_listed && !field.is_list() && !field.is_map()
+        }
         _ => false,
     }
 }

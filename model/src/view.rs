@@ -28,7 +28,7 @@ impl View {
         let locks = ask(&mut storage, &ScanLockRequest { max_version: u64::MAX, ..ScanLockRequest::default() }).locks;
         let look = |key: &Key| {
             let question = MvccGetByKeyRequest { key: key.to_bytes(), ..MvccGetByKeyRequest::default() };
-            let MvccInfo { writes, .. } = ask(&mut storage, &question).info.unwrap_or_default();
+            let MvccInfo { writes, .. } = *ask(&mut storage, &question).info.unwrap_or_default();
             let lock = locks.iter().find(|lock| lock.key[..] == *key.as_slice()).cloned();
             KeyView { key: key.clone(), lock, writes }
         };

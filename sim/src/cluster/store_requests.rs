@@ -92,8 +92,8 @@ impl Cluster {
             parts.iter().filter_map(|id| self.topology.regions().get(*id)).map(|part| part.meta.clone()).collect();
         let mut response = SplitRegionResponse::default();
         if let [left, right] = regions.as_slice() {
-            response.left = Some(left.clone());
-            response.right = Some(right.clone());
+            response.left = Some(left.clone().into());
+            response.right = Some(right.clone().into());
         }
         response.regions = regions;
         Ok(response)

@@ -160,7 +160,7 @@ impl Store {
 
     pub(super) fn mvcc(&mut self, key: &'static str) -> MvccInfo {
         let request = MvccGetByKeyRequest { key: key.into(), ..MvccGetByKeyRequest::default() };
-        self.call(&request).info.unwrap_or_default()
+        *self.call(&request).info.unwrap_or_default()
     }
 
     /// Kind and commit_ts of the versions of a key, newest first.

@@ -21,7 +21,7 @@ impl Execute for MvccGetByKeyRequest {
 
     fn execute(&self, cx: &mut Context<'_>) -> Result<MvccGetByKeyResponse, Error> {
         let info = mvcc_info(&cx.storage.data, &self.key.clone().into());
-        Ok(MvccGetByKeyResponse { info: Some(info), ..MvccGetByKeyResponse::default() })
+        Ok(MvccGetByKeyResponse { info: Some(info.into()), ..MvccGetByKeyResponse::default() })
     }
 }
 
@@ -32,14 +32,14 @@ impl Execute for MvccGetByStartTsRequest {
     /// ones. A lock alone is not found.
     fn execute(&self, cx: &mut Context<'_>) -> Result<MvccGetByStartTsResponse, Error> {
         let data = &cx.storage.data;
-        let mut response = MvccGetByStartTsResponse { info: Some(MvccInfo::default()), ..Default::default() };
+        let mut response = MvccGetByStartTsResponse { info: Some(Box::default()), ..Default::default() };
         let is_of_txn = |(_, write): &(Timestamp, &Write)| write.start_ts.version() == self.start_ts;
         let find = |record: &Record| Some(record.versions(Timestamp::MAX).find(is_of_txn)?.0);
         if let Some((key, commit_ts)) = data.range(cx.region).find_map(|(key, record)| Some((key, find(record)?))) {
             let mut info = mvcc_info(data, key);
             info.writes.retain(|write| write.commit_ts <= commit_ts.version());
             response.key = key.to_bytes();
-            response.info = Some(info);
+            response.info = Some(info.into());
         }
         Ok(response)
     }
