@@ -267,12 +267,13 @@ impl Client {
         abandoned
     }
 
-    pub(crate) async fn drive<M>(&self, codec: KeyCodec, machine: M) -> M::Output
+    /// Not an `async fn`: its future would hold the machine, and move it once more when it is polled first.
+    pub(crate) fn drive<M>(&self, codec: KeyCodec, machine: M) -> Operation<M>
     where
         M: Machine + Send + 'static,
         M::Output: Send,
     {
-        Operation::new(&self.shared, codec, machine).await
+        Operation::new(&self.shared, codec, machine)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

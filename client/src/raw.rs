@@ -8,7 +8,9 @@ use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::Machine;
 use tikv_core::raw::{self, ChecksumTotal, Pair, RawOptions, RawPair, ScanOptions, Swapped, Ttl};
 use tracing::Instrument;
+use tracing::instrument::Instrumented;
 
+use crate::driver::Operation;
 use crate::range::key_range;
 use crate::{Client, Direction, Error, Key};
 
@@ -255,11 +257,11 @@ impl RawClient {
         options
     }
 
-    async fn run<M>(&self, name: &'static str, machine: M) -> M::Output
+    fn run<M>(&self, name: &'static str, machine: M) -> Instrumented<Operation<M>>
     where
         M: Machine + Send + 'static,
         M::Output: Send,
     {
-        self.client.drive(KeyCodec::Raw, machine).instrument(tracing::debug_span!("tikv.raw", operation = name)).await
+        self.client.drive(KeyCodec::Raw, machine).instrument(tracing::debug_span!("tikv.raw", operation = name))
     }
 }

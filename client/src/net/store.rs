@@ -56,6 +56,18 @@ struct State {
     closed: bool,
 }
 
+/// A stream that can be written and read.
+struct OpenStream {
+    sender: Sender,
+    receiver: Streaming,
+    /// Where the answers of a frame are collected. Empty in between; kept for its space.
+    answers: Vec<Answer>,
+    /// Whether other tasks have had their turn since there are calls to be written.
+    gave_way: bool,
+}
+
+type Answer = (Waiter, Result<Response, Fault>);
+
 impl StorePool {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, options: NetOptions, limits: BatchLimits) -> Self {
         StorePool { runtime, options, limits, stores: RwLock::default(), closed: AtomicBool::new(false) }
@@ -173,8 +185,9 @@ impl StoreConnection {
     async fn run(self: Arc<Self>) {
         let mut timer = Timer::default();
         let fault = match self.open(&mut timer).await {
-            Ok((mut sender, mut receiver)) => {
-                poll_fn(|cx| self.poll_stream(cx, &mut sender, &mut receiver, &mut timer)).await
+            Ok((sender, receiver)) => {
+                let mut stream = OpenStream { sender, receiver, answers: Vec::new(), gave_way: false };
+                poll_fn(|cx| self.poll_stream(cx, &mut stream, &mut timer)).await
             }
             Err(fault) => fault,
         };
@@ -202,13 +215,8 @@ impl StoreConnection {
         .await
     }
 
-    fn poll_stream(
-        &self,
-        cx: &mut Context<'_>,
-        sender: &mut Sender,
-        receiver: &mut Streaming,
-        timer: &mut Timer,
-    ) -> Poll<Fault> {
+    fn poll_stream(&self, cx: &mut Context<'_>, stream: &mut OpenStream, timer: &mut Timer) -> Poll<Fault> {
+        let OpenStream { sender, receiver, answers, gave_way } = stream;
         self.task.register(cx.waker());
         while let Poll::Ready(message) = receiver.poll_message(cx) {
             let frame = match message {
@@ -216,12 +224,18 @@ impl StoreConnection {
                 Ok(None) => return Poll::Ready(self.disconnected("the store ended the stream")),
                 Err(error) => return Poll::Ready(fault::of_grpc(&error, self.connector.address())),
             };
-            let mut answers = Vec::new();
             let news = self.lock().stream.handle_frame(frame, |waiter, result| answers.push((waiter, result)));
-            deliver(answers);
+            deliver(answers.drain(..));
             if let Err(fault) = news {
                 return Poll::Ready(fault);
             }
+        }
+        // Other tasks that can run, to whom an answer has come perhaps, go first: what they submit leaves in the same frame.
+        // Runtimes like tokio run a task that was woken before all others, and frames would have one call each.
+        *gave_way = self.lock().stream.has_pending() && !*gave_way;
+        if *gave_way {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         loop {
             match sender.poll_ready(cx) {
@@ -293,7 +307,7 @@ impl StoreConnection {
     }
 }
 
-fn deliver(answers: Vec<(Waiter, Result<Response, Fault>)>) {
+fn deliver(answers: impl IntoIterator<Item = Answer>) {
     for (waiter, result) in answers {
         waiter.deliver(Event::Reply(result));
     }
