@@ -100,7 +100,7 @@ pub(super) struct Client {
     /// Commands after which it loses interest in all it does.
     pub(super) cancels_after: Option<u32>,
     /// How long it stays dead.
-    pub(super) down_for: std::time::Duration,
+    pub(super) down_for: Duration,
     pub(super) sessions: Vec<Session>,
     pub(super) running: BTreeMap<OperationId, Running>,
     pub(super) streams: BTreeMap<StreamId, Stream>,
@@ -120,7 +120,7 @@ impl Client {
             holdups: 0,
             dies_after: None,
             cancels_after: None,
-            down_for: std::time::Duration::ZERO,
+            down_for: Duration::ZERO,
             sessions: (0..sessions).map(|_| Session::new(rng.child())).collect(),
             running: BTreeMap::new(),
             streams: BTreeMap::new(),
