@@ -105,6 +105,8 @@ struct Txn {
     committed: Option<Timestamp>,
     /// What its client knows.
     end: Option<End>,
+    /// The greatest commit_ts that any client had been told of when it began to commit.
+    floor: Timestamp,
     /// Whether its client asks what became of it.
     asks: bool,
 }
@@ -182,6 +184,7 @@ impl History {
             locks: BTreeMap::new(),
             committed: None,
             end: None,
+            floor: self.acknowledged,
             asks: false,
         };
         self.txns.insert(start_ts, txn);
@@ -444,6 +447,9 @@ impl History {
             )
         })?;
         ensure(commit_ts > start_ts, Rule::RealTimeOrder, || format!("transaction {start_ts} commits at {commit_ts}"))?;
+        ensure(!txn.in_real_time || commit_ts > txn.floor, Rule::RealTimeOrder, || {
+            format!("transaction {start_ts} commits at {commit_ts}, after a commit at {} was acknowledged", txn.floor)
+        })?;
         let oldest = self.open.first_key_value().map_or(Timestamp::MAX, |(ts, _)| *ts);
         for (key, write) in &txn.writes {
             let scanned = self.scans.iter().filter(|(range, _)| range.contains(key.as_slice())).map(|(_, ts)| *ts);
