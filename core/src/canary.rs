@@ -125,6 +125,12 @@ canaries! {
     LockResultIgnored = "lock-result-ignored",
     /// A lock that is in conflict is tried again at the same timestamp.
     ForUpdateTsNotRenewed = "for-update-ts-not-renewed",
+    /// That a fair lock is of a newer version than was asked for is not noticed.
+    FairConflictIgnored = "fair-conflict-ignored",
+    /// Keys that are to be locked for the transaction alone are locked in share mode.
+    SharedForExclusive = "shared-for-exclusive",
+    /// Keys that are to be locked in share mode count as locked without a request.
+    SharedLocksForgotten = "shared-locks-forgotten",
     /// Calls and back-offs take no notice of the deadline.
     DeadlinesIgnored = "deadlines-ignored",
 }

@@ -157,6 +157,13 @@ pub enum KeyError {
     Unknown,
 }
 
+impl KeyError {
+    /// Whether it shows the locks that transactions share on a key, all together.
+    pub(crate) fn is_of_shared_locks(&self) -> bool {
+        matches!(self, KeyError::PrimaryMismatch(lock) if lock.kind == kvrpcpb::Op::SharedLock)
+    }
+}
+
 /// A write conflict: someone committed to the key after the transaction began.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error(

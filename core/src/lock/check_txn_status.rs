@@ -317,6 +317,10 @@ impl CheckTxnStatus {
             KeyError::PrimaryMismatch(lock) if self.met_pessimistic() => {
                 self.done(Ok(TxnStatus::PrimaryMismatch(lock)), false)
             }
+            // The key was the primary of this transaction, and others share its lock by now. TiKV looks no further.
+            error @ KeyError::PrimaryMismatch(_) if error.is_of_shared_locks() => {
+                self.back_off(cx, BackoffKind::TxnLock, CallFailure::Key(Box::new(error)))
+            }
             error => self.done(Err(Error::Key(error)), false),
         }
     }

@@ -114,7 +114,9 @@ pub(super) struct LockShard {
 
 impl LockShard {
     fn request(&self, config: &Config, now: Time, items: &[LockItem]) -> PessimisticLockRequest {
-        let op = if self.lock.shared { Op::SharedPessimisticLock } else { Op::PessimisticLock };
+        let is_primary = items.iter().any(|item| item.key == self.primary);
+        let shares = config.has_canary(Canary::SharedForExclusive) && !is_primary && !self.force;
+        let op = if self.lock.shared || shares { Op::SharedPessimisticLock } else { Op::PessimisticLock };
         let mutation = |item: &LockItem| {
             let absent = item.must_not_exist || self.lock.must_not_exist;
             let assertion = if absent { Assertion::NotExist } else { Assertion::None };
@@ -274,6 +276,11 @@ impl LockBatch {
     }
 
     fn send(&mut self, cx: &mut Context<'_>, backoff: Backoff) -> Poll<End> {
+        if self.shard.lock.shared && cx.config().has_canary(Canary::SharedLocksForgotten) {
+            let locked = |item| self.locked_key(item, None, None, self.shard.for_update_ts, false);
+            let locked = self.items.iter().map(locked).collect();
+            return self.done(LockEnd::Locked(locked));
+        }
         self.sent_at = cx.now();
         let request = self.shard.request(cx.config(), cx.now(), &self.items);
         let call = RegionCall::to_region(Arc::clone(&self.region), request, self.shard.call.clone(), backoff);
@@ -312,7 +319,8 @@ impl LockBatch {
             response.errors.clear();
         }
         if response.errors.is_empty() {
-            return match self.locked(response) {
+            let ignores_conflict = cx.config().has_canary(Canary::FairConflictIgnored);
+            return match self.locked(response, ignores_conflict) {
                 Some(locked) => self.done(LockEnd::Locked(locked)),
                 None => {
                     self.in_doubt = true;
@@ -334,9 +342,9 @@ impl LockBatch {
     }
 
     /// What is known of the keys; `None` if the answer does not fit to the question.
-    fn locked(&self, response: PessimisticLockResponse) -> Option<Vec<LockedKey>> {
+    fn locked(&self, response: PessimisticLockResponse, ignores_conflict: bool) -> Option<Vec<LockedKey>> {
         if self.shard.force {
-            return self.locked_by_force(&response);
+            return self.locked_by_force(&response, ignores_conflict);
         }
         let options = &self.shard.lock;
         let (wants_existence, len) = (options.return_values || options.check_existence, self.items.len());
@@ -355,12 +363,15 @@ impl LockBatch {
         Some(locked.collect())
     }
 
-    fn locked_by_force(&self, response: &PessimisticLockResponse) -> Option<Vec<LockedKey>> {
+    fn locked_by_force(&self, response: &PessimisticLockResponse, ignores_conflict: bool) -> Option<Vec<LockedKey>> {
         let ([item], [result]) = (self.items.as_slice(), response.results.as_slice()) else { return None };
         let options = &self.shard.lock;
         let conflict_ts = Timestamp::from_version(result.locked_with_conflict_ts);
         let (lock_ts, in_conflict) = match result.r#type() {
             PessimisticLockKeyResultType::LockResultNormal => (self.shard.for_update_ts, false),
+            PessimisticLockKeyResultType::LockResultLockedWithConflict if ignores_conflict => {
+                (self.shard.for_update_ts, false)
+            }
             PessimisticLockKeyResultType::LockResultLockedWithConflict if conflict_ts > self.shard.for_update_ts => {
                 (conflict_ts, true)
             }

@@ -136,6 +136,12 @@ options! {
     tso_batch_limit: 1..=100_000;
     /// See [`Config::backoff_weight`].
     backoff_weight: 1..=10;
+    /// How many transactions in a thousand lock what they read, of workloads whose transactions can.
+    pessimistic_permille: 0..=1000;
+    /// How many of these lock fairly.
+    fair_permille: 0..=1000;
+    /// How many of these share the locks of what they only read.
+    shared_permille: 0..=1000;
 }
 
 /// A name that is no option's.
@@ -188,6 +194,11 @@ impl Options {
         if with_faults {
             draw.unreliable(&mut options);
         }
+        if workload.may_lock() {
+            options.pessimistic_permille = draw.one_of(&[0, 300, 1_000]);
+            options.fair_permille = draw.one_of(&[0, 500, 1_000]);
+            options.shared_permille = draw.one_of(&[0, 500, 1_000]);
+        }
         options
     }
 
@@ -229,6 +240,9 @@ impl Options {
             region_ttl_ms: ms(config.region_ttl),
             tso_batch_limit: config.tso_batch_limit,
             backoff_weight: config.backoff_weight,
+            pessimistic_permille: 0,
+            fair_permille: 0,
+            shared_permille: 0,
         }
     }
 

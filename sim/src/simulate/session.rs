@@ -44,12 +44,16 @@ pub(super) struct Open {
     pub(super) script: Box<dyn Script>,
     pub(super) read_through: ReadThrough,
     pub(super) reading: Reading,
+    /// What the statement that locks fairly has locked.
+    pub(super) fair: Vec<Key>,
 }
 
 /// What is being read.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) what: What,
+    /// The timestamp, if it is not that of the transaction's start.
+    pub(super) at: Option<Timestamp>,
     /// Keys that are still to be read, one by one.
     pub(super) left: VecDeque<Key>,
     pub(super) found: Found,

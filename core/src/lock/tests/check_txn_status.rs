@@ -244,6 +244,18 @@ fn a_prewritten_lock_that_names_a_wrong_primary_is_an_error() {
 }
 
 #[test]
+fn a_primary_whose_lock_others_share_by_now_is_asked_about_again() {
+    let shared = LockInfo { kind: tikv_proto::kvrpcpb::Op::SharedLock, ..lock("k", "", Timestamp::ZERO) };
+    let mut script = script(check(&lock("a", "k", ts(10_000))), ts(12_000));
+    script.expect_call(1, |_: &CheckTxnStatusRequest| {});
+    script.reply(primary_mismatch(&shared));
+    script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::TxnLock)));
+    script.wake().expect_call(1, |_: &CheckTxnStatusRequest| {});
+    script.reply(committed(ts(11_000)));
+    assert_eq!(script.expect_done().result, Ok(TxnStatus::Committed(ts(11_000))));
+}
+
+#[test]
 fn words_meant_for_pessimistic_locks_decide_nothing_about_a_prewritten_one() {
     for action in [Action::LockNotExistDoNothing, Action::TtlExpirePessimisticRollback] {
         let mut script = script(check(&lock("a", "k", ts(10_000))), ts(20_000));

@@ -65,6 +65,8 @@ struct KeyHistory {
     versions: VecDeque<Version>,
     /// The latest commit, mere locks included.
     last_commit: Timestamp,
+    /// The latest commit that was not of a lock in share mode.
+    last_exclusive: Timestamp,
     /// The latest read that has ended: nothing may be committed below it any more.
     last_read: Timestamp,
 }
@@ -76,6 +78,8 @@ struct Held {
     lock_ts: Timestamp,
     /// The newest timestamp of a release: locks up to there may be gone.
     released: Timestamp,
+    /// Whether the lock has gone, unknown to its client: with its time, or with the memory of a store.
+    is_lost: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -236,6 +240,12 @@ impl History {
         })
     }
 
+    /// Whether a transaction no longer has all the pessimistic locks that its client believes it has. What it reads need not fit
+    /// together then; its commit will find out.
+    pub(in crate::simulate) fn has_lost_locks(&self, start_ts: Timestamp) -> bool {
+        self.held.get(&start_ts).is_some_and(|held| held.values().any(|held| held.is_lost))
+    }
+
     /// A client lets go of pessimistic locks of a transaction that goes on.
     pub(in crate::simulate) fn locks_dropped(&mut self, start_ts: Timestamp, keys: &[Key]) {
         let Some(held) = self.held.get_mut(&start_ts) else { return };
@@ -377,6 +387,8 @@ impl History {
             }
             Change::Unlocked { key } => {
                 self.locked.remove(key);
+                let losers = self.held.values_mut().filter_map(|held| held.get_mut(key));
+                losers.filter(|held| !held.lock_ts.is_zero()).for_each(|held| held.is_lost = true);
                 Ok(())
             }
             Change::Ended { key, start_ts, op: Op::Rollback, .. } => self.rolled_back(key, *start_ts),
@@ -454,13 +466,16 @@ impl History {
         for (key, write) in &txn.writes {
             let scanned = self.scans.iter().filter(|(range, _)| range.contains(key.as_slice())).map(|(_, ts)| *ts);
             let history = self.keys.entry(key.clone()).or_default();
-            ensure(history.last_commit <= write.since, Rule::NoOverlap, || {
-                format!(
-                    "transaction {start_ts} commits {key:?} at {commit_ts}, another one did at {}",
-                    history.last_commit
-                )
+            let is_shared = write.op == Op::SharedLock;
+            let last = if is_shared { history.last_exclusive } else { history.last_commit };
+            ensure(last <= write.since, Rule::NoOverlap, || {
+                format!("transaction {start_ts} commits {key:?} at {commit_ts}, another one did at {last}")
             })?;
-            history.last_commit = commit_ts;
+            history.last_commit = commit_ts.max(history.last_commit);
+            if is_shared {
+                continue;
+            }
+            history.last_exclusive = commit_ts;
             if write.op == Op::Lock {
                 continue;
             }
@@ -534,6 +549,7 @@ impl KeyHistory {
 fn written_by(op: Op) -> Op {
     match op {
         Op::Insert => Op::Put,
+        Op::SharedLock => Op::Lock,
         op => op,
     }
 }

@@ -94,6 +94,10 @@ struct Audit {
 }
 
 impl Script for Audit {
+    fn reads_only(&self) -> &[Key] {
+        &self.accounts
+    }
+
     fn step(&mut self, _: &mut Transaction, balances: Found) -> Checked<Step> {
         if !self.has_read {
             self.has_read = true;

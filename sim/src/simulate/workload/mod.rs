@@ -8,6 +8,7 @@ mod bank;
 mod cycle;
 mod insert;
 mod large;
+mod locking;
 mod long_fork;
 mod queue;
 mod raw;
@@ -22,10 +23,11 @@ use bytes::Bytes;
 use tikv_core::error::Error;
 use tikv_core::key::{Key, KeyRange};
 use tikv_core::rng::Rng;
-use tikv_core::txn::{LockOptions, Transaction};
+use tikv_core::txn::{LockOptions, LockedKey, Transaction};
 
 use super::elle::MicroOp;
 
+pub(super) use self::locking::Locking;
 pub(super) use self::raw::RawTask;
 
 macro_rules! workloads {
@@ -65,6 +67,12 @@ macro_rules! workloads {
                     WorkloadKind::Register => Some(MicroOp::ReadRegister(key.clone())),
                     _ => None,
                 }
+            }
+
+            /// Whether its scripts can be run by transactions that lock what they read.
+            #[must_use]
+            pub const fn may_lock(self) -> bool {
+                matches!(self, WorkloadKind::Bank | WorkloadKind::WriteSkew | WorkloadKind::Cycle | WorkloadKind::Queue)
             }
 
             /// The workload on so many keys.
@@ -157,6 +165,16 @@ pub(super) trait Script: fmt::Debug {
         false
     }
 
+    /// Keys that it reads and never writes.
+    fn reads_only(&self) -> &[Key] {
+        &[]
+    }
+
+    /// Keys were locked, or were locked already.
+    fn locked(&mut self, keys: &[LockedKey]) {
+        let _ = keys;
+    }
+
     /// Keys could not be locked. What to do next, if the transaction is to go on.
     fn failed_to_lock(&mut self, error: &Error) -> Option<Step> {
         let _ = error;
@@ -179,11 +197,24 @@ pub(super) enum Step {
     Read(Vec<Key>),
     /// Read all pairs of a range.
     Scan(KeyRange),
-    /// Lock these keys, and read what is newest. Keys that are locked already are not read.
+    /// Lock these keys, and read what is newest, unless in share mode. Keys that are locked already are not read.
     Lock(Vec<Key>, LockOptions),
+    /// Read these keys, which are locked, in the present.
+    ReadLocked(Vec<Key>),
+    /// Begin, repeat or end a statement that locks fairly.
+    Fair(FairStep),
     Commit,
     /// Give the transaction up.
     Abandon,
+}
+
+/// What becomes of a statement that locks fairly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FairStep {
+    Start,
+    Retry,
+    Finish,
+    Cancel,
 }
 
 /// What the last step has found: nothing at first, then the pairs that exist.

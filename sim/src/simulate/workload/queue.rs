@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_core::error::Error;
 use tikv_core::key::{Key, KeyRange};
 use tikv_core::rng::Rng;
-use tikv_core::txn::{LockOptions, LockWait, OnConflict, Transaction};
+use tikv_core::txn::{LockOptions, Transaction};
 
+use super::locking::{is_worth_another_try, lock_options};
 use super::{Checked, Found, Script, Step, Task, Workload, hot_index, number, numbered_keys, value_of, written};
 
 const LEDGERS: usize = 2;
@@ -84,17 +84,6 @@ impl Workload for Queue {
     }
 }
 
-fn lock_options(rng: &mut Rng) -> LockOptions {
-    let wait = match rng.below(8) {
-        0 => LockWait::NoWait,
-        1 => LockWait::Default,
-        2 => LockWait::For(Duration::from_millis(rng.below(3_000))),
-        _ => LockWait::Always,
-    };
-    let on_conflict = if rng.below(3) == 0 { OnConflict::Fail } else { OnConflict::Retry };
-    LockOptions::default().wait(wait).on_conflict(on_conflict).return_values()
-}
-
 fn check_ledgers(keys: &[Key], state: &BTreeMap<Key, Bytes>) -> Checked<()> {
     let (items, ledgers) = keys.split_at(keys.len() - LEDGERS);
     let sum = |keys: &[Key], count: fn(i64) -> i64| -> Checked<i64> {
@@ -124,13 +113,8 @@ impl Script for Work {
     }
 
     fn failed_to_lock(&mut self, error: &Error) -> Option<Step> {
-        let worth_it = match error {
-            Error::WriteConflict(_) | Error::LockedNoWait(_) | Error::LockWaitTimeout(_) => true,
-            Error::Deadlock(deadlock) => deadlock.of_one_call,
-            _ => false,
-        };
         self.retries += 1;
-        let options = self.options.filter(|_| worth_it && self.retries <= MOST_RETRIES)?;
+        let options = self.options.filter(|_| is_worth_another_try(error) && self.retries <= MOST_RETRIES)?;
         Some(Step::Lock(self.asked.clone(), options))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tikv_core::error::Error;
+use tikv_core::error::{Error, KeyError};
 use tikv_core::timestamp::Timestamp;
 
 use super::World;
@@ -21,10 +21,12 @@ impl World {
             // Whoever waits too long for others loses its own locks, but not before their time is up.
             Error::RolledBack { .. } => self.age(start_ts) >= self.shortest_life(),
             Error::Deadlock(_) | Error::LockWaitTimeout(_) | Error::LockedNoWait(_) => {
-                self.scenario.workload == WorkloadKind::Queue
+                self.scenario.workload.may_lock()
             }
             // A heartbeat may be late, and not every lock is on disk.
             Error::PessimisticLockLost { .. } => self.has_faults(),
+            // TiKV has understood the request, and would never do that.
+            Error::Key(KeyError::Abort(_) | KeyError::Unknown) => false,
             Error::Pd(_)
             | Error::RetriesExhausted { .. }
             | Error::Locked(_)
@@ -42,7 +44,7 @@ impl World {
     /// How long the locks of a transaction live at least from its start.
     pub(super) fn shortest_life(&self) -> Duration {
         let Options { lock_ttl_ms, managed_lock_ttl_ms, .. } = self.scenario.options;
-        let is_pessimistic = self.scenario.workload == WorkloadKind::Queue;
+        let is_pessimistic = self.scenario.workload.may_lock();
         let ms = if is_pessimistic { lock_ttl_ms.min(managed_lock_ttl_ms) } else { lock_ttl_ms };
         Duration::from_millis(ms.into())
     }

@@ -22,7 +22,7 @@ use crate::simulate::client::Running;
 use crate::simulate::options::Options;
 use crate::simulate::session::{Open, Reading, State, What};
 use crate::simulate::trace::{Entry, More, Node, TraceKind};
-use crate::simulate::workload::{Found, Script, Step, Task};
+use crate::simulate::workload::{FairStep, Found, Locking, Script, Step, Task};
 
 /// More than any scan finds.
 const ALL_PAIRS: usize = 1_000_000;
@@ -36,7 +36,11 @@ impl World {
         }
         self.totals.transactions += 1;
         match self.workload.next(&mut self.clients[index].sessions[session].rng) {
-            Task::Transaction(script) => self.begin(index, session, script),
+            Task::Transaction(script) => {
+                let rng = &mut self.clients[index].sessions[session].rng;
+                let script = Locking::sometimes(script, &self.scenario.options, rng);
+                self.begin(index, session, script);
+            }
             Task::Raw(task) => return self.begin_raw(index, session, task),
         }
         Ok(())
@@ -159,7 +163,7 @@ impl World {
         let txn = Transaction::new(self.config_of(index), start_ts, started_at, options);
         let txn = if script.is_pessimistic() { txn.into_pessimistic() } else { txn };
         let (read_through, reading) = (ReadThrough::new(start_ts), Reading::default());
-        let open = Open { txn, script, read_through, reading };
+        let open = Open { txn, script, read_through, reading, fair: Vec::new() };
         self.next_step(index, session, Box::new(open))
     }
 
@@ -167,12 +171,18 @@ impl World {
         let found = std::mem::take(&mut open.reading).found;
         let step = match open.script.step(&mut open.txn, found) {
             Ok(step) => step,
+            Err(_) if self.may_have_lost_locks(&open) => Step::Abandon,
             Err(detail) => return broken(Rule::Workload, format!("transaction {}: {detail}", open.txn.start_ts())),
         };
         match step {
             Step::Read(keys) => self.read(index, session, open, keys),
             Step::Scan(range) => self.scan(index, session, open, range),
             Step::Lock(keys, options) => self.lock(index, session, open, keys, options),
+            Step::ReadLocked(keys) => {
+                open.reading.at = Some(open.txn.for_update_ts());
+                self.read(index, session, open, keys)
+            }
+            Step::Fair(step) => self.lock_fairly(index, session, open, step),
             Step::Commit => self.commit(index, session, open),
             Step::Abandon => {
                 self.totals.read_only += 1;
@@ -180,6 +190,13 @@ impl World {
                 self.give_up(index, session, open, true)
             }
         }
+    }
+
+    /// Whether a pessimistic transaction may read what does not fit together: nobody tells it before its commit.
+    fn may_have_lost_locks(&mut self, open: &Open) -> bool {
+        let start_ts = open.txn.start_ts();
+        let has_expired = self.age(start_ts) >= self.shortest_life();
+        open.txn.is_pessimistic() && (has_expired || self.history.has_lost_locks(start_ts))
     }
 
     fn give_up(&mut self, index: usize, session: usize, open: Box<Open>, succeeded: bool) -> Check {
@@ -222,10 +239,17 @@ impl World {
         open.txn.end_lock(&result);
         match result {
             Ok(locked) => {
-                for key in locked.keys.into_iter().filter(|key| !key.was_locked) {
-                    let found: Found = key.value.map(|value| (key.key.clone(), value)).into_iter().collect();
-                    self.history.read(key.lock_ts, std::slice::from_ref(&key.key), &found)?;
-                    open.reading.found.extend(found);
+                open.script.locked(&locked.keys);
+                // Of keys that were locked before, only fair locking tells.
+                for key in locked.keys.into_iter().filter(|key| !key.lock_ts.is_zero()) {
+                    if key.exists.is_some() {
+                        let found: Found = key.value.map(|value| (key.key.clone(), value)).into_iter().collect();
+                        self.history.read(key.lock_ts, std::slice::from_ref(&key.key), &found)?;
+                        open.reading.found.extend(found);
+                    }
+                    if open.txn.is_locked_fairly(&key.key) {
+                        open.fair.push(key.key.clone());
+                    }
                     self.history.lock_taken(start_ts, key.key, key.lock_ts)?;
                 }
                 self.keep_alive(index, session, open.txn.keep_alive());
@@ -245,6 +269,28 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Begins, repeats or ends a statement that locks fairly.
+    fn lock_fairly(&mut self, index: usize, session: usize, mut open: Box<Open>, step: FairStep) -> Check {
+        let local = self.local_now(index);
+        let unwanted = match step {
+            FairStep::Start => open.txn.start_fair_locking(local).map(|()| None),
+            FairStep::Retry => open.txn.retry_fair_locking(local),
+            FairStep::Finish => open.txn.finish_fair_locking(),
+            FairStep::Cancel => open.txn.cancel_fair_locking(),
+        };
+        let fair = std::mem::take(&mut open.fair);
+        if matches!(step, FairStep::Retry | FairStep::Cancel) {
+            // What the next attempt does not ask for again is released.
+            self.history.locks_dropped(open.txn.start_ts(), &fair);
+        }
+        match unwanted {
+            Ok(unwanted) => self.release(index, unwanted),
+            Err(error) => return broken(Rule::PlausibleError, format!("fair locking: {error}")),
+        }
+        self.keep_alive(index, session, open.txn.keep_alive());
+        self.next_step(index, session, open)
     }
 
     /// Has the session keep the locks of its transaction alive, or no longer.
@@ -324,11 +370,13 @@ impl World {
 
     fn snapshot(&mut self, index: usize, session: usize, open: &Open) -> (SnapshotOptions, ReadThrough) {
         let deadline = self.deadline_of_next(index, session);
-        let mut options = SnapshotOptions::new(open.txn.start_ts(), self.config_of(index));
+        let read_ts = open.reading.at.unwrap_or(open.txn.start_ts());
+        let mut options = SnapshotOptions::new(read_ts, self.config_of(index));
         options.call.deadline = deadline;
         // A page size of zero is the configuration's.
         options.scan_batch_size = 0;
-        (options, open.read_through.clone())
+        let read_through = open.reading.at.map_or_else(|| open.read_through.clone(), ReadThrough::new);
+        (options, read_through)
     }
 
     fn wait_for_read(&mut self, index: usize, session: usize, open: Box<Open>, operation: Operation, deadline: Time) {
@@ -343,7 +391,9 @@ impl World {
         mut open: Box<Open>,
         read: Read<Option<snapshot::Value>>,
     ) -> Check {
-        open.read_through.learn(&read.read_through);
+        if open.reading.at.is_none() {
+            open.read_through.learn(&read.read_through);
+        }
         match read.result {
             Ok(value) => {
                 if let (Some(key), Some(value)) = (open.reading.left.pop_front(), value) {
@@ -356,7 +406,9 @@ impl World {
     }
 
     fn on_pairs(&mut self, index: usize, session: usize, mut open: Box<Open>, read: Read<Vec<Pair>>) -> Check {
-        open.read_through.learn(&read.read_through);
+        if open.reading.at.is_none() {
+            open.read_through.learn(&read.read_through);
+        }
         match read.result {
             Ok(pairs) => {
                 let pair_of = |pair: Pair| -> (Key, Bytes) { (pair.key, pair.value.bytes) };
@@ -370,7 +422,7 @@ impl World {
     }
 
     fn on_read(&mut self, index: usize, session: usize, open: Box<Open>) -> Check {
-        let read_ts = open.txn.start_ts();
+        let read_ts = open.reading.at.unwrap_or(open.txn.start_ts());
         if let Some(observed) = &mut self.observed {
             observed.read(index, session, &open.reading.found);
         }
