@@ -129,8 +129,6 @@ canaries! {
     FairConflictIgnored = "fair-conflict-ignored",
     /// Keys that are to be locked for the transaction alone are locked in share mode.
     SharedForExclusive = "shared-for-exclusive",
-    /// Keys that are to be locked in share mode count as locked without a request.
-    SharedLocksForgotten = "shared-locks-forgotten",
     /// Calls and back-offs take no notice of the deadline.
     DeadlinesIgnored = "deadlines-ignored",
 }

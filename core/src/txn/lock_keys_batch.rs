@@ -276,11 +276,6 @@ impl LockBatch {
     }
 
     fn send(&mut self, cx: &mut Context<'_>, backoff: Backoff) -> Poll<End> {
-        if self.shard.lock.shared && cx.config().has_canary(Canary::SharedLocksForgotten) {
-            let locked = |item| self.locked_key(item, None, None, self.shard.for_update_ts, false);
-            let locked = self.items.iter().map(locked).collect();
-            return self.done(LockEnd::Locked(locked));
-        }
         self.sent_at = cx.now();
         let request = self.shard.request(cx.config(), cx.now(), &self.items);
         let call = RegionCall::to_region(Arc::clone(&self.region), request, self.shard.call.clone(), backoff);

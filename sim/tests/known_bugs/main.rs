@@ -8,6 +8,7 @@ mod commit;
 mod decided_by_prewrites;
 mod locks;
 mod outcome;
+mod pessimistic;
 mod raw;
 mod reads;
 mod retries;
