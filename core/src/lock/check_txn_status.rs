@@ -317,10 +317,9 @@ impl CheckTxnStatus {
             KeyError::PrimaryMismatch(lock) if self.met_pessimistic() => {
                 self.done(Ok(TxnStatus::PrimaryMismatch(lock)), false)
             }
-            // The key was the primary of this transaction, and others share its lock by now. TiKV looks no further.
-            error @ KeyError::PrimaryMismatch(_) if error.is_of_shared_locks() => {
-                self.back_off(cx, BackoffKind::TxnLock, CallFailure::Key(Box::new(error)))
-            }
+            // The key was the primary of this transaction, and others share its lock by now: TiKV looks no further. The lock
+            // that was met may go by itself meanwhile.
+            error if error.is_of_shared_locks() => self.alive_without_primary(),
             error => self.done(Err(Error::Key(error)), false),
         }
     }
@@ -336,10 +335,17 @@ impl CheckTxnStatus {
             return self.judge(cx);
         }
         if left_ms > 0 && self.met_pessimistic() {
-            let alive = Alive { ttl_ms, ms_before_expired: left_ms, commits_after_caller: false, primary: None };
-            return self.done(Ok(TxnStatus::Alive(Box::new(alive))), false);
+            return self.alive_without_primary();
         }
         self.back_off(cx, BackoffKind::TxnNotFound, CallFailure::Key(Box::new(self.not_found())))
+    }
+
+    /// The lock that was met is all that is known.
+    fn alive_without_primary(&mut self) -> Poll<Checked> {
+        let ttl_ms = self.met.as_ref().map_or(0, |met| met.ttl_ms);
+        let ms_before_expired = ms_until_expired(self.current_ts, self.start_ts, ttl_ms);
+        let alive = Alive { ttl_ms, ms_before_expired, commits_after_caller: false, primary: None };
+        self.done(Ok(TxnStatus::Alive(Box::new(alive))), false)
     }
 
     fn met_pessimistic(&self) -> bool {

@@ -244,15 +244,13 @@ fn a_prewritten_lock_that_names_a_wrong_primary_is_an_error() {
 }
 
 #[test]
-fn a_primary_whose_lock_others_share_by_now_is_asked_about_again() {
-    let shared = LockInfo { kind: tikv_proto::kvrpcpb::Op::SharedLock, ..lock("k", "", Timestamp::ZERO) };
-    let mut script = script(check(&lock("a", "k", ts(10_000))), ts(12_000));
-    script.expect_call(1, |_: &CheckTxnStatusRequest| {});
-    script.reply(primary_mismatch(&shared));
-    script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::TxnLock)));
-    script.wake().expect_call(1, |_: &CheckTxnStatusRequest| {});
-    script.reply(committed(ts(11_000)));
-    assert_eq!(script.expect_done().result, Ok(TxnStatus::Committed(ts(11_000))));
+fn a_transaction_whose_primary_others_share_by_now_counts_as_alive() {
+    let shared = LockInfo { kind: kvrpcpb::Op::SharedLock, ..lock("k", "", Timestamp::ZERO) };
+    for (now, ms_before_expired) in [(ts(10_100), TTL - 99), (ts(10_000 + 2 * TTL), 0)] {
+        let (checked, _) = answered(&lock("a", "k", ts(10_000)), now, primary_mismatch(&shared));
+        let alive = Alive { ttl_ms: TTL, ms_before_expired, commits_after_caller: false, primary: None };
+        assert_eq!(checked.result, Ok(TxnStatus::Alive(Box::new(alive))), "it may have ended, but nobody says so");
+    }
 }
 
 #[test]

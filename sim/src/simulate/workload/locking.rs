@@ -86,7 +86,11 @@ impl Locking {
         }
         let (fair, shared) = (chance(options.fair_permille), chance(options.shared_permille));
         let mode = LockMode { fair, shared, one_by_one: fair || rng.below(2) == 0, cancels: rng.below(CANCELLED) == 0 };
-        let options = lock_options(rng);
+        let mut options = lock_options(rng);
+        if shared && options.wait == LockWait::Always {
+            // It may share the lock of a key that was the primary of one who has died. TiKV then does not tell that it has.
+            options.wait = LockWait::For(Duration::from_secs(3));
+        }
         let (known, asked, left) = (Found::new(), Vec::new(), Vec::new());
         let (call, holds_exclusive, in_conflict, scans, retries) = (None, false, false, false, 0);
         Box::new(Locking {
