@@ -19,7 +19,7 @@
 //!       └──► Heartbeat                       from the first lock to the end
 //! ```
 //!
-//! A [pipelined](pipelined) one sends what it writes to TiKV while it is still writing.
+//! A [pipelined] one sends what it writes to TiKV while it is still writing.
 //!
 //! client-go: package `txnkv/transaction`.
 

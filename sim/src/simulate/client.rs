@@ -181,6 +181,6 @@ mod tests {
         let mut clock = Clock::new(0, PPM);
         let before = clock.local(Time::from_millis(10));
         clock.jump(5);
-        assert_eq!(clock.local(Time::from_millis(10)), before + std::time::Duration::from_millis(5));
+        assert_eq!(clock.local(Time::from_millis(10)), before + Duration::from_millis(5));
     }
 }
