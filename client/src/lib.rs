@@ -16,6 +16,7 @@ mod net;
 mod observe;
 mod outcome;
 mod pessimistic;
+mod pipelined;
 mod range;
 mod raw;
 mod runtime;
@@ -25,6 +26,7 @@ mod transaction;
 pub use buffer::Savepoint;
 pub use client::{Client, ClientBuilder};
 pub use pessimistic::FairLocking;
+pub use pipelined::{PipelinedTransaction, PipelinedTransactionOptions};
 pub use raw::RawClient;
 pub use runtime::{BoxFuture, Io, Runtime};
 pub use snapshot::{ScanStream, Snapshot};
@@ -41,6 +43,6 @@ pub use tikv_core::time::Time;
 pub use tikv_core::timestamp::Timestamp;
 pub use tikv_core::txn::{
     AssertionLevel, CommandPri, CommitOptions, CommitOutcome, CommitTsRules, DiskFullOpt, LockOptions, LockWait,
-    LockedKey, OnConflict, OnLock, TxnState, UnlockedWrites,
+    LockedKey, OnConflict, OnLock, PipelinedOptions, TxnState, UnlockedWrites,
 };
 pub use transaction::{Transaction, TransactionOptions};

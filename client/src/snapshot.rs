@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::Machine;
 use tikv_core::snapshot::{BatchGet, Get, Read, ReadThrough, ScanCursor, ScanPage, SnapshotOptions, Value};
+use tikv_core::txn::{OwnRead, OwnReadEnd, OwnReadRequest};
 use tracing::Instrument;
 
 use crate::range::key_range;
@@ -120,6 +121,23 @@ impl Snapshot {
     pub fn stream(&self, range: KeyRange, direction: Direction) -> ScanStream {
         let cursor = (!range.is_empty()).then(|| ScanCursor::new(range, direction));
         ScanStream { snapshot: self.clone(), cursor, page: VecDeque::new() }
+    }
+
+    /// The snapshot of a transaction that has locks on TiKV: they hide nothing from it.
+    pub(crate) fn of_transaction(self) -> Self {
+        let read_through = ReadThrough::new(self.read_ts()).of_transaction(self.read_ts());
+        *self.known() = read_through;
+        self
+    }
+
+    /// What a pipelined transaction reads: over this snapshot, what it has written.
+    pub(crate) async fn read_own(&self, request: OwnReadRequest) -> Result<OwnReadEnd, Error> {
+        self.check_read_ts().await?;
+        let span = tracing::debug_span!("tikv.txn", operation = "batch_get", start_ts = %self.options.read_ts);
+        let machine = OwnRead::new(request, self.options(), self.known().clone());
+        let end = self.client.drive(KeyCodec::Txn, machine).instrument(span).await;
+        self.known().learn(&end.read_through);
+        Ok(end)
     }
 
     /// The next page of a scan: the pairs, and where to go on.

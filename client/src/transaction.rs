@@ -25,13 +25,13 @@ pub struct TransactionOptions {
     one_phase_commit: bool,
     pessimistic: bool,
     lock: LockOptions,
-    reads: Option<Change<SnapshotOptions>>,
-    commit: Option<Change<CommitOptions>>,
+    pub(crate) reads: Option<Change<SnapshotOptions>>,
+    pub(crate) commit: Option<Change<CommitOptions>>,
 }
 
 /// A change of options that is made when a transaction begins, for each attempt anew.
 #[derive(Clone)]
-struct Change<T>(Arc<dyn Fn(T) -> T + Send + Sync>);
+pub(crate) struct Change<T>(pub(crate) Arc<dyn Fn(T) -> T + Send + Sync>);
 
 impl TransactionOptions {
     /// Reads at `start_ts`, which PD must have given, instead of at a new timestamp. client-go: `WithStartTS`.

@@ -9,6 +9,7 @@ mod decided_by_prewrites;
 mod locks;
 mod outcome;
 mod pessimistic;
+mod pipelined;
 mod raw;
 mod reads;
 mod retries;

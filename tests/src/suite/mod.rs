@@ -12,6 +12,7 @@ pub mod latches;
 pub mod lifecycle;
 pub mod locks;
 pub mod pessimistic;
+pub mod pipelined;
 pub mod raw;
 pub mod savepoints;
 pub mod txn;
@@ -70,6 +71,14 @@ macro_rules! for_each_scenario {
                 a_dropped_savepoint_takes_its_writes_back,
                 savepoints_nest,
                 a_value_is_set_only_in_place_of_the_expected_one,
+            }
+            pipelined {
+                what_is_flushed_is_read_back_by_its_owner_and_by_nobody_else_before_the_commit,
+                a_key_has_the_value_of_its_latest_generation,
+                nothing_is_left_of_a_pipelined_transaction_that_is_given_up,
+                who_writes_faster_than_tikv_waits_and_loses_nothing,
+                a_conflict_ends_a_pipelined_transaction_when_it_is_flushed,
+                a_pipelined_transaction_without_writes_commits_without_a_timestamp,
             }
             locks {
                 what_was_only_prewritten_is_rolled_back_by_who_meets_it,

@@ -537,7 +537,12 @@ impl PipelinedTransaction {
         self.failure.get_or_insert(error);
     }
 
-    fn check_open(&self) -> Result<(), Error> {
+    /// Whether it can be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TxnFinished`], and if a flush or the heartbeat has failed, its error.
+    pub fn check_open(&self) -> Result<(), Error> {
         match &self.failure {
             _ if self.state == TxnState::Open => Ok(()),
             Some(error) => Err(error.clone()),
