@@ -137,7 +137,7 @@ impl Client {
         self.dies_after = None;
         self.cancels_after = None;
         self.running.clear();
-        self.sessions.iter_mut().for_each(|session| session.keep_alive = None);
+        self.sessions.iter_mut().for_each(|session| (session.keep_alive, session.flush) = (None, None));
         self.streams.clear();
         self.armed = Time::MAX;
     }

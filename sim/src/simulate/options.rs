@@ -142,6 +142,8 @@ options! {
     fair_permille: 0..=1000;
     /// How many of these share the locks of what they only read.
     shared_permille: 0..=1000;
+    /// How many transactions in a thousand are pipelined.
+    pipelined_permille: 0..=1000;
 }
 
 /// A name that is no option's.
@@ -199,6 +201,7 @@ impl Options {
             options.fair_permille = draw.one_of(&[0, 500, 1_000]);
             options.shared_permille = draw.one_of(&[0, 500, 1_000]);
         }
+        options.pipelined_permille = draw.one_of(&[0, 0, 300, 1_000]);
         options
     }
 
@@ -243,6 +246,7 @@ impl Options {
             pessimistic_permille: 0,
             fair_permille: 0,
             shared_permille: 0,
+            pipelined_permille: 0,
         }
     }
 

@@ -11,12 +11,15 @@ use tikv_core::timestamp::Timestamp;
 use tikv_core::txn::{LockOptions, PessimisticRollback, Transaction};
 
 use super::workload::{Found, RawTask, Script};
+use super::world::Pipelining;
 
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) state: State,
     /// The operation that keeps the locks of the transaction alive, and the primary whose lock it is.
     pub(super) keep_alive: Option<(OperationId, Key)>,
+    /// The flush of a pipelined transaction.
+    pub(super) flush: Option<OperationId>,
     pub(super) rng: Rng,
 }
 
@@ -34,6 +37,8 @@ pub(super) enum State {
     Committing(Box<Transaction>),
     /// Waits for what became of a transaction whose outcome was not known.
     Asking(Timestamp),
+    /// From its first write to the end of its commit.
+    Pipelined(Box<Pipelining>),
     Raw(RawCall),
 }
 
@@ -89,7 +94,7 @@ impl State {
 
 impl Session {
     pub(super) fn new(rng: Rng) -> Self {
-        Session { state: State::Idle, keep_alive: None, rng }
+        Session { state: State::Idle, keep_alive: None, flush: None, rng }
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -20,6 +20,11 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("CommitPrimary", "BackingOff", "done", "the deadline passes just then"),
     ("Cleanup", "Grouping", "done", "PD fails for longer than the budget of a cleanup"),
     ("PrewriteBatch", "Calling", "WaitingForLock", "nine transactions in a row are known to have ended"),
+    ("Flush", "start", "done", "the deadline of a commit passes before its last flush"),
+    ("Flush", "CheckingInserts", "done", "PD and stores fail for longer than the budget of a read"),
+    ("FlushBatch", "Calling", "WaitingForLock", "nine transactions in a row are known to have ended"),
+    ("FinishFlushed", "Pausing", "done", "a client that has flushed knows stores"),
+    ("ResolveFlushed", "Locating", "done", "PD fails for longer than the budget of a clean-up"),
 ];
 const MEMORY_LOCK: &str = "only a lock in memory makes TiKV refuse a whole page";
 const CLOCK: &str = "PD's clock is behind only timestamps of other clusters";

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use tikv_core::key::{Key, KeyRange};
 use tikv_core::timestamp::Timestamp;
-use tikv_core::txn::Mutation;
+use tikv_core::txn::{Generation, Mutation};
 use tikv_proto::kvrpcpb::Op;
 
 use super::{Check, Rule, broken, ensure};
@@ -104,6 +104,10 @@ struct Txn {
     by_prewrites: bool,
     /// Whether what begins after it was acknowledged must have a greater timestamp.
     in_real_time: bool,
+    /// The latest generation of a pipelined transaction.
+    generation: u64,
+    /// Somebody has rolled it back, be it on one key.
+    rolled_back: bool,
     /// The min_commit_ts of locks that decide together.
     locks: BTreeMap<Key, Timestamp>,
     committed: Option<Timestamp>,
@@ -176,22 +180,53 @@ impl History {
                 (mutation.key.clone(), write)
             })
             .collect();
-        let txn = Txn {
-            primary,
-            left: writes.len(),
-            writes,
-            may_commit: false,
-            prewrites_may_decide: false,
-            one_phase: false,
-            by_prewrites: false,
-            in_real_time,
-            locks: BTreeMap::new(),
-            committed: None,
-            end: None,
-            floor: self.acknowledged,
-            asks: false,
-        };
-        self.txns.insert(start_ts, txn);
+        let left = writes.len();
+        self.txns.insert(start_ts, Txn { left, writes, in_real_time, floor: self.acknowledged, ..Txn::new(primary) });
+    }
+
+    /// A pipelined transaction begins to flush its next generation.
+    pub(in crate::simulate) fn flush_begun(&mut self, start_ts: Timestamp, generation: &Generation) {
+        let txn = self.txns.entry(start_ts).or_insert_with(|| Txn::new(generation.primary().clone()));
+        txn.generation = generation.number();
+        // It does not commit before its last flush.
+        txn.floor = self.acknowledged;
+        if txn.writes.is_empty() {
+            txn.primary = generation.primary().clone();
+        }
+        for mutation in generation.mutations().iter().filter(|mutation| mutation.leaves_lock()) {
+            let deleted_before = txn.writes.get(&mutation.key).is_some_and(|write| write.op == Op::Del);
+            // What it has deleted itself is absent.
+            let op = if mutation.op == Op::Insert && deleted_before { Op::Put } else { mutation.op };
+            let write = Write { op, value: mutation.value.clone(), since: start_ts, committed: false };
+            if txn.writes.insert(mutation.key.clone(), write).is_none() {
+                txn.left += 1;
+            }
+        }
+    }
+
+    /// A request leaves its client that flushes a part of a generation.
+    pub(in crate::simulate) fn flush_sent(&mut self, start_ts: Timestamp, primary: &Key, generation: u64) -> Check {
+        self.prewrite_sent(start_ts, Deciding::Primary)?;
+        let Some(txn) = self.txns.get(&start_ts) else { return Ok(()) };
+        ensure(txn.primary == *primary && txn.generation == generation, Rule::FlushOrder, || {
+            let (first, latest) = (&txn.primary, txn.generation);
+            format!(
+                "transaction {start_ts}, of {first:?} and in generation {latest}, flushes {generation} of {primary:?}"
+            )
+        })
+    }
+
+    /// A store is told that a pipelined transaction has no locks any more.
+    pub(in crate::simulate) fn completion_told(&self, start_ts: Timestamp) -> Check {
+        let left = self.txns.get(&start_ts).filter(|txn| txn.committed.is_some() && txn.left > 0);
+        ensure(left.is_none(), Rule::LocksResolved, || {
+            format!("committed transaction {start_ts} is said to have no locks, but {left:?}")
+        })
+    }
+
+    /// Whether anybody has rolled the transaction back on any key.
+    pub(in crate::simulate) fn was_rolled_back(&self, start_ts: Timestamp) -> bool {
+        self.txns.get(&start_ts).is_some_and(|txn| txn.rolled_back)
     }
 
     /// The request that commits the primary leaves its client.
@@ -413,6 +448,7 @@ impl History {
     fn rolled_back(&mut self, key: &Key, start_ts: Timestamp) -> Check {
         if let Some(txn) = self.txns.get_mut(&start_ts) {
             txn.locks.remove(key);
+            txn.rolled_back = true;
         }
         let txn = self.txns.get(&start_ts).filter(|txn| txn.committed.is_some() && txn.writes.contains_key(key));
         ensure(txn.is_none(), Rule::OneCommitTs, || {
@@ -533,6 +569,28 @@ impl History {
         ensure(half.is_none(), Rule::OneCommitTs, || {
             format!("without locks a transaction is committed in part: {half:?}")
         })
+    }
+}
+
+impl Txn {
+    fn new(primary: Key) -> Self {
+        Txn {
+            primary,
+            left: 0,
+            writes: BTreeMap::new(),
+            may_commit: false,
+            prewrites_may_decide: false,
+            one_phase: false,
+            by_prewrites: false,
+            in_real_time: true,
+            generation: 0,
+            rolled_back: false,
+            locks: BTreeMap::new(),
+            committed: None,
+            end: None,
+            floor: Timestamp::ZERO,
+            asks: false,
+        }
     }
 }
 

@@ -24,6 +24,10 @@ pub enum Rule {
     OneCommitTs,
     /// A transaction is committed on its primary first, unless its prewrites decide.
     PrimaryFirst,
+    /// Each flush of a pipelined transaction names the same primary, and the latest generation.
+    FlushOrder,
+    /// A transaction reads what it has written itself.
+    OwnWrites,
     /// What begins after something was acknowledged has a greater timestamp.
     RealTimeOrder,
     /// What a client was told of a transaction is what became of it.
@@ -63,6 +67,8 @@ impl Rule {
             Rule::NoOverlap => "no overlap",
             Rule::OneCommitTs => "one commit_ts",
             Rule::PrimaryFirst => "primary first",
+            Rule::FlushOrder => "flush order",
+            Rule::OwnWrites => "own writes",
             Rule::RealTimeOrder => "real-time order",
             Rule::ReportedOutcome => "reported outcome",
             Rule::InsertedAbsent => "inserted absent",

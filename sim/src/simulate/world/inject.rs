@@ -330,6 +330,7 @@ impl World {
             State::Beginning { .. } => (Timestamp::ZERO, "given up"),
             State::Reading(open) | State::Locking(open, _) => (open.txn.start_ts(), "given up"),
             State::Committing(txn) => (txn.start_ts(), "abandoned"),
+            State::Pipelined(now) => (now.txn.start_ts(), "abandoned"),
             State::Raw(_) => (Timestamp::ZERO, "abandoned"),
         };
         self.totals.abandoned += 1;
@@ -337,6 +338,10 @@ impl World {
         self.abandon(&state, died)?;
         if !died {
             self.release(index, state.release());
+            if let State::Pipelined(now) = &mut state {
+                let finish = now.release();
+                self.finish_flushed(index, finish);
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod notes;
 mod outcomes;
 mod pd;
 mod pd_facts;
+mod pipelined;
 mod raw;
 mod request_facts;
 mod stores;
@@ -30,6 +31,7 @@ use tikv_core::rng::Rng;
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 
+pub(super) use self::pipelined::Pipelining;
 use super::Runner;
 use super::check::{Broken, Check, History, RawHistory, Rule, broken, ensure};
 use super::client::{Client, ClientId, Clock, count_down};
@@ -557,6 +559,7 @@ impl World {
     fn become_idle(&mut self, index: usize, session: usize) {
         self.clients[index].sessions[session].state = State::Idle;
         self.keep_alive(index, session, None);
+        self.stop_flush(index, session);
         if self.phase == Phase::Safety {
             self.give_turn(index, session);
         }

@@ -69,6 +69,7 @@ impl World {
             Some(State::Reading(open) | State::Locking(open, _)) => open.txn.start_ts(),
             Some(State::Committing(txn)) => txn.start_ts(),
             Some(State::Asking(start_ts)) => *start_ts,
+            Some(State::Pipelined(now)) => now.txn.start_ts(),
             _ => Timestamp::ZERO,
         }
     }

@@ -13,6 +13,8 @@ pub(super) fn facts(request: &Request) -> (Timestamp, Option<&[u8]>) {
         Request::BatchGet(get) => (get.version, get.keys.first()),
         Request::Scan(scan) => (scan.version, Some(&scan.start_key)),
         Request::Prewrite(prewrite) => (prewrite.start_version, prewrite.mutations.first().map(|first| &first.key)),
+        Request::Flush(flush) => (flush.start_ts, flush.mutations.first().map(|first| &first.key)),
+        Request::BufferBatchGet(get) => (get.version, get.keys.first()),
         Request::Commit(commit) => (commit.start_version, commit.keys.first()),
         Request::BatchRollback(rollback) => (rollback.start_version, rollback.keys.first()),
         Request::ResolveLock(resolve) => (resolve.start_version, resolve.keys.first()),
@@ -41,6 +43,8 @@ pub(super) fn keys(request: &Request) -> Vec<Key> {
     match request {
         Request::BatchGet(get) => several(&get.keys),
         Request::Prewrite(prewrite) => of_mutations(&prewrite.mutations),
+        Request::Flush(flush) => of_mutations(&flush.mutations),
+        Request::BufferBatchGet(get) => several(&get.keys),
         Request::Commit(commit) => several(&commit.keys),
         Request::BatchRollback(rollback) => several(&rollback.keys),
         Request::ResolveLock(resolve) => several(&resolve.keys),

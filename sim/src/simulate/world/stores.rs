@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tikv_core::engine::StoreCallId;
 use tikv_core::error::{Execution, Fault, FaultKind};
+use tikv_core::key::Key;
 use tikv_core::machine::Call;
 use tikv_core::request::{Access, Request, RequestKind, Response};
 use tikv_core::time::Time;
@@ -96,6 +97,15 @@ impl World {
                     (false, false) => Deciding::Primary,
                 };
                 self.history.prewrite_sent(Timestamp::from_version(prewrite.start_version), deciding)?;
+            }
+            Request::Flush(flush) => {
+                let primary = Key::from(flush.primary_key.clone());
+                self.history.flush_sent(Timestamp::from_version(flush.start_ts), &primary, flush.generation)?;
+            }
+            Request::BroadcastTxnStatus(told) => {
+                for status in told.txn_status.iter().filter(|status| status.is_completed) {
+                    self.history.completion_told(Timestamp::from_version(status.start_ts))?;
+                }
             }
             Request::TxnHeartBeat(beat) => {
                 self.history.heartbeat_sent(Timestamp::from_version(beat.start_version))?;

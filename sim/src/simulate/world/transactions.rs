@@ -103,10 +103,16 @@ impl World {
         };
         self.check_deadline(index, running)?;
         let session = running.session;
-        if let Outcome::KeepAlive(_) = outcome {
-            // What that means for the transaction, its commit finds out.
-            self.clients[index].sessions[session].keep_alive = None;
-            return Ok(());
+        match outcome {
+            Outcome::KeepAlive(end) => {
+                // What that means for the transaction, its commit finds out; unless it is pipelined.
+                self.clients[index].sessions[session].keep_alive = None;
+                return self.on_pipelined_heartbeat_end(index, session, end);
+            }
+            Outcome::Flush(end) => return self.on_flushed(index, session, &end),
+            Outcome::OwnRead(end) => return self.on_own_read(index, session, end),
+            Outcome::PipelinedCommit(result) => return self.on_pipelined_committed(index, session, &result),
+            _ => {}
         }
         let state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
         match (state, outcome) {
@@ -454,7 +460,11 @@ impl World {
         options
     }
 
-    fn commit(&mut self, index: usize, session: usize, mut open: Box<Open>) -> Check {
+    fn commit(&mut self, index: usize, session: usize, open: Box<Open>) -> Check {
+        let mut open = match self.try_pipelined(index, session, open) {
+            Ok(check) => return check,
+            Err(open) => open,
+        };
         let deadline = self.deadline_of_next(index, session);
         let start_ts = open.txn.start_ts();
         if let Ok(options) = open.txn.options_mut() {
@@ -480,9 +490,20 @@ impl World {
         mut txn: Transaction,
         result: &Result<CommitOutcome, Error>,
     ) -> Check {
-        let start_ts = txn.start_ts();
         txn.end_commit(result);
-        let end = match txn.state() {
+        self.commit_ended(index, session, txn.start_ts(), txn.state(), result)
+    }
+
+    /// A commit has ended, and its transaction with it.
+    pub(super) fn commit_ended(
+        &mut self,
+        index: usize,
+        session: usize,
+        start_ts: Timestamp,
+        state: TxnState,
+        result: &Result<CommitOutcome, Error>,
+    ) -> Check {
+        let end = match state {
             TxnState::Committed(CommitOutcome { commit_ts }) => End::Committed(commit_ts),
             TxnState::Undetermined => End::Undetermined,
             _ => End::RolledBack,
@@ -530,6 +551,10 @@ impl World {
                 self.history.end_commit(txn.start_ts(), if died { End::Died } else { End::Cancelled })
             }
             State::Asking(start_ts) => self.history.told_outcome(*start_ts, End::Undetermined),
+            State::Pipelined(now) => {
+                let end = if died { End::Died } else { now.given_up() };
+                self.history.end_commit(now.txn.start_ts(), end)
+            }
             State::Raw(call) => {
                 self.raw.end(call.since);
                 Ok(())
@@ -554,6 +579,9 @@ fn operation_name(operation: &Operation) -> &'static str {
         Operation::LockKeys(_) => "LockKeys",
         Operation::KeepAlive(_) => "KeepAlive",
         Operation::OutcomeOf(_) => "OutcomeOf",
+        Operation::Flush(_) => "Flush",
+        Operation::OwnRead(_) => "OwnRead",
+        Operation::PipelinedCommit(_) => "PipelinedCommit",
         _ => "Raw",
     }
 }
@@ -568,6 +596,9 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
         Outcome::LockKeys(_) => "LockKeys",
         Outcome::KeepAlive(_) => "KeepAlive",
         Outcome::OutcomeOf(_) => "OutcomeOf",
+        Outcome::Flush(_) => "Flush",
+        Outcome::OwnRead(_) => "OwnRead",
+        Outcome::PipelinedCommit(_) => "PipelinedCommit",
         _ => "Raw",
     }
 }
