@@ -191,7 +191,9 @@ impl StoreConnection {
             }
             Err(fault) => fault,
         };
-        self.end(&fault);
+        // However a connection ends that is being closed, it ends because of that.
+        let is_closed = self.lock().closed;
+        self.end(&if is_closed { fault::closed(self.connector.address()) } else { fault });
     }
 
     async fn open(&self, timer: &mut Timer) -> Result<(Sender, Streaming), Fault> {

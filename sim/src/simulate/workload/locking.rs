@@ -14,7 +14,7 @@ use tikv_core::key::Key;
 use tikv_core::rng::Rng;
 use tikv_core::txn::{LockOptions, LockWait, LockedKey, OnConflict, Transaction};
 
-use super::{Checked, FairStep, Found, Script, Step};
+use super::{Checked, FairStep, Found, Script, Step, WorkloadKind};
 use crate::simulate::options::Options;
 
 /// How often a call is made again.
@@ -78,10 +78,16 @@ pub(in crate::simulate) struct Locking {
 }
 
 impl Locking {
-    /// The script as it is, or under locks, as the options of the run and chance will have it.
-    pub(in crate::simulate) fn sometimes(script: Box<dyn Script>, options: &Options, rng: &mut Rng) -> Box<dyn Script> {
+    /// The script as it is, or under locks, if the workload [allows](WorkloadKind::may_lock) that, and as the options of the run
+    /// and chance will have it.
+    pub(in crate::simulate) fn sometimes(
+        workload: WorkloadKind,
+        script: Box<dyn Script>,
+        options: &Options,
+        rng: &mut Rng,
+    ) -> Box<dyn Script> {
         let mut chance = |permille: u32| rng.below(1000) < permille.into();
-        if script.is_pessimistic() || !chance(options.pessimistic_permille) {
+        if script.is_pessimistic() || !chance(options.pessimistic_permille) || !workload.may_lock() {
             return script;
         }
         let (fair, shared) = (chance(options.fair_permille), chance(options.shared_permille));

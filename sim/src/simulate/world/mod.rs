@@ -351,9 +351,12 @@ impl World {
         self.clients.len() - 1
     }
 
-    /// A lock lives longer by what its client believes its transaction to have lasted: if the clock has jumped, too long.
+    /// Locks that nobody removes live as long as the options say, and longer by what their client believes its transaction to
+    /// have lasted: if its clock has jumped, too long. Calls that nobody answers take their time as well.
     fn liveness_limit(&self) -> Duration {
-        LIVENESS_LIMIT + self.clients.iter().map(|client| client.clock.jumped()).max().unwrap_or_default()
+        let Config { lock_ttl, managed_lock_ttl, call_timeout, .. } = &self.config;
+        let jumped = self.clients.iter().map(|client| client.clock.jumped()).max().unwrap_or_default();
+        LIVENESS_LIMIT + jumped + 2 * (*call_timeout + *lock_ttl.max(managed_lock_ttl))
     }
 
     /// Whether nothing runs and nothing is under way.

@@ -38,7 +38,7 @@ impl World {
         match self.workload.next(&mut self.clients[index].sessions[session].rng) {
             Task::Transaction(script) => {
                 let rng = &mut self.clients[index].sessions[session].rng;
-                let script = Locking::sometimes(script, &self.scenario.options, rng);
+                let script = Locking::sometimes(self.scenario.workload, script, &self.scenario.options, rng);
                 self.begin(index, session, script);
             }
             Task::Raw(task) => return self.begin_raw(index, session, task),
