@@ -35,6 +35,9 @@ pub(super) struct Pessimistic {
     pub(super) for_update_ts: Timestamp,
     /// The timestamps that the locks of fair locking must still have when they are prewritten.
     pub(super) constraints: BTreeMap<Key, Timestamp>,
+    /// Keys that were ever asked for in fair locking. A request that was given up may wait on, and raise a later lock to a
+    /// version that nobody has seen, whichever way that was taken.
+    pub(super) asked_fairly: BTreeSet<Key>,
     /// The call that locks keys.
     pub(super) under_way: Option<UnderWay>,
     /// Locked keys of which it was not asked whether they exist.
@@ -115,6 +118,9 @@ impl Transaction {
         let (lock, under_primary) = (options, primary.clone());
         let under_way = UnderWay { keys, primary: under_primary, chooses_primary, lock, may_be_held, force };
         let state = self.pessimistic_mut()?;
+        if force {
+            state.asked_fairly.extend(under_way.keys.iter().cloned());
+        }
         state.under_way = Some(under_way);
         let release = state.unwanted.take();
         let call = self.options().locking(options.deadline);
@@ -187,6 +193,9 @@ impl Transaction {
             state.in_doubt.remove(&key.key);
             if let Some(fair) = state.fair.as_mut().filter(|_| under_way.force) {
                 return fair.add(key.clone(), &under_way.lock);
+            }
+            if state.asked_fairly.contains(&key.key) && !under_way.lock.shared {
+                state.constraints.insert(key.key.clone(), key.lock_ts);
             }
         }
         self.flag_lock(&key.key, key.exists.or(under_way.lock.must_not_exist.then_some(false)), under_way.lock.shared);

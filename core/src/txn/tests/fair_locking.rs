@@ -295,3 +295,23 @@ fn a_call_that_was_given_up_is_released_once_more_at_the_end_whatever_it_has_loc
         (vec!["a".into(), "k".into(), "a".into(), "k".into()], vec![Timestamp::MAX])
     );
 }
+
+/// A request of fair locking that was given up may still wait in TiKV, and raise a lock that was taken later.
+#[test]
+fn prewrite_insists_on_the_timestamps_of_later_locks_of_the_same_keys() {
+    let mut txn = fair(holding(&["k"]));
+    lock(&mut txn, "b", result("1"));
+    txn.cancel_fair_locking().expect("fair");
+    let mut script = locking(&mut txn, &["a", "b"], LockOptions::default());
+    let token = expect_lock(&mut script, &["a", "b"], ts(2_000));
+    accept_lock(&mut script, token);
+    end_lock(&mut script, &mut txn).expect("locked");
+    let request = txn.begin_commit().expect("a request");
+    let mut script = Script::with_knowledge(Commit::new(request), two_regions());
+    script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Heartbeat));
+    script.expect_call(1, |request: &PrewriteRequest| {
+        let constraints = request.for_update_ts_constraints.iter();
+        let constraints = constraints.map(|constraint| (constraint.index, constraint.expected_for_update_ts));
+        assert_eq!(constraints.collect::<Vec<_>>(), [(1, ts(2_000).version())], "of b, not of a and k");
+    });
+}
