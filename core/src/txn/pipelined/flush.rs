@@ -286,7 +286,9 @@ impl Machine for Flush {
         if self.generation.pause.is_zero() {
             return self.check_inserts(cx);
         }
-        cx.sleep(self.generation.pause, SleepReason::WriteThrottle);
+        // Who may not stand still for so long hears so in time: the requests are then too late.
+        let left = self.generation.options.call.deadline.saturating_since(cx.now());
+        cx.sleep(self.generation.pause.min(left), SleepReason::WriteThrottle);
         self.phase = Phase::Throttling;
         Poll::Pending
     }

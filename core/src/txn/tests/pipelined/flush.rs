@@ -356,3 +356,28 @@ fn a_throttled_flush_looks_up_what_it_inserts_after_its_pause() {
     script.expect_sleep(|sleep, _| assert_eq!(sleep, Duration::from_millis(50)));
     script.wake().expect_call(1, |_: &kvrpcpb::BufferBatchGetRequest| {});
 }
+
+#[test]
+fn a_pause_does_not_outlast_the_deadline() {
+    let mut txn = pipelined_with(|options| options.write_throttle_permille = 500);
+    put_all(&mut txn, &["b"]);
+    let mut script = begin_flush(&mut txn);
+    let call = expect_flush(&mut script, &["b"], 1);
+    script.advance(Duration::from_millis(50));
+    accept_flush(&mut script, call);
+    let beats = expect_beats(&mut script, 10);
+    txn.end_flush(&script.expect_cancel(beats).expect_done());
+    put_all(&mut txn, &["c"]);
+    let request = txn.begin_commit().expect("open").with_deadline(Time::from_millis(11));
+    let mut script = Script::with_knowledge(PipelinedCommit::new(request), two_regions());
+    expect_beats(&mut script, 5);
+    let pause = script.expect_sleep(|sleep, reason| {
+        assert_eq!((sleep.as_millis(), reason), (10, SleepReason::WriteThrottle));
+    });
+    script.advance(Duration::from_millis(10)).event(pause, Event::Woken);
+    script.expect_spawn();
+    while let Some(command) = script.next() {
+        assert!(matches!(command, Command::Cancel { .. }), "{command:?}");
+    }
+    assert!(matches!(script.expect_done(), Err(Error::DeadlineExceeded { .. })));
+}
