@@ -537,11 +537,10 @@ impl History {
             _ if txn.asks => false,
             None => false,
             Some(End::RolledBack) => true,
-            // Prewrites that decide are repeated without their owner, also after they have decided.
-            Some(End::Cancelled) if txn.prewrites_may_decide => false,
+            // What may be decided is finished without its owner, whose requests and heartbeats go on until they are answered.
+            Some(End::Cancelled) => false,
             Some(_) if txn.committed.is_some() => txn.left == 0,
             Some(End::Undetermined | End::Died) => !txn.may_commit,
-            Some(End::Cancelled) => false,
             Some(End::Committed(_)) => txn.left == 0,
         };
         if settled {

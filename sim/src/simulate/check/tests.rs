@@ -350,3 +350,12 @@ fn what_was_released_before_is_locked_at_newer_timestamps() {
     assert_eq!(history.release_sent(ts(10), &[key("b").to_bytes()], Timestamp::MAX), Ok(()));
     assert_broken(history.lock_taken(ts(10), key("b"), ts(14)), Rule::LocksKept);
 }
+
+#[test]
+fn a_commit_that_was_given_up_keeps_its_locks_alive_until_it_hears_that_it_is_done() {
+    let mut history = History::default();
+    commits(&mut history, 10, &[Mutation::put("a", "1")]);
+    assert_eq!(history.end_commit(ts(10), End::Cancelled), Ok(()));
+    assert_eq!(history.observe(&ended("a", 10, 20, Op::Put)), Ok(()));
+    assert_eq!(history.heartbeat_sent(ts(10)), Ok(()));
+}
