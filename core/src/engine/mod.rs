@@ -384,12 +384,21 @@ impl Engine {
         match wait {
             Wait::Call(call) => {
                 self.calls.remove(&call);
-                self.commands.push_back(EngineCommand::CancelCall { id: call });
+                self.cancel_call(call);
             }
             Wait::Timer(due) => {
                 self.timers.remove(&(due, waiter));
             }
             Wait::Pd => self.pd.cancel(&waiter),
+        }
+    }
+
+    /// A call that nobody has taken yet is not sent at all: sent and cancelled in one breath, it would still reach its store.
+    fn cancel_call(&mut self, cancelled: StoreCallId) {
+        let untaken = |command: &EngineCommand| matches!(command, EngineCommand::Call { id, .. } if *id == cancelled);
+        match self.commands.iter().rposition(untaken) {
+            Some(index) => drop(self.commands.remove(index)),
+            None => self.commands.push_back(EngineCommand::CancelCall { id: cancelled }),
         }
     }
 }

@@ -183,6 +183,19 @@ fn a_cancelled_read_is_forgotten_and_its_call_with_it() {
 }
 
 #[test]
+fn a_call_that_nobody_has_taken_is_not_sent_once_it_is_cancelled() {
+    let mut world = World::new();
+    world.get("a");
+    world.reply(value("1"));
+    world.engine.poll_outcome().expect("the end of what taught the region");
+    let config = Config::default();
+    let get = raw::get(&config, "k".into(), &RawOptions::new(&config)).expect("a key");
+    let id = world.engine.start(world.now, Operation::RawGet(get));
+    world.engine.cancel(world.now, id);
+    assert_eq!(world.engine.poll_command(), None);
+}
+
+#[test]
 fn an_operation_that_backs_off_is_woken_by_its_timer() {
     let mut world = World::new();
     let id = world.get("k");
