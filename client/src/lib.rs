@@ -12,6 +12,7 @@ mod client;
 mod driver;
 mod keep_alive;
 mod latches;
+mod locks;
 mod net;
 mod observe;
 mod outcome;
@@ -25,6 +26,7 @@ mod transaction;
 
 pub use buffer::Savepoint;
 pub use client::{Client, ClientBuilder};
+pub use locks::Locks;
 pub use pessimistic::FairLocking;
 pub use pipelined::{PipelinedTransaction, PipelinedTransactionOptions};
 pub use raw::RawClient;
@@ -35,7 +37,7 @@ pub use tikv_core::error::{
     CallFailure, Conflict, DeadlockInfo, Error, Fault, InvalidLock, KeyError, LockInfo, PdError,
 };
 pub use tikv_core::key::{Direction, Key, KeyRange};
-pub use tikv_core::lock::TxnOutcome;
+pub use tikv_core::lock::{Alive, Resolution, Swept, TxnOutcome, TxnStatus};
 pub use tikv_core::membuffer;
 pub use tikv_core::raw::{ChecksumTotal, Pair, ScanOptions, Swapped, Ttl};
 pub use tikv_core::snapshot::{Isolation, Priority, SnapshotOptions, Value};

@@ -83,6 +83,14 @@ operations! {
     FinishFlushed(txn::FinishFlushed) -> (), Txn;
     /// What became of a transaction whose outcome was not known.
     OutcomeOf(lock::OutcomeOf) -> Result<lock::TxnOutcome, Error>, Txn;
+    /// Gets locks out of the way.
+    ResolveLocks(lock::ResolveLocks) -> lock::Resolved, Txn;
+    /// Asks for the status of a transaction.
+    CheckTxnStatus(lock::CheckTxnStatus) -> lock::Checked, Txn;
+    /// Locks of a range.
+    ScanLocks(lock::ScanLocks) -> Result<Vec<crate::error::LockInfo>, Error>, Txn;
+    /// Resolves all old locks of a range.
+    SweepLocks(lock::SweepLocks) -> Result<lock::Swept, Error>, Txn;
     /// Value of a raw key.
     RawGet(raw::Get) -> Result<Option<bytes::Bytes>, Error>, Raw;
     /// Writes a raw key.

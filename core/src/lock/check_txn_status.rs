@@ -177,6 +177,16 @@ impl CheckTxnStatus {
         self
     }
 
+    /// Has TiKV end the transaction whether its time is up or not, as garbage collection does.
+    #[must_use]
+    pub fn whatever_its_age(mut self) -> Self {
+        if let Some(met) = &mut self.met {
+            met.ttl_ms = 0;
+        }
+        self.rollback_if_not_exist = true;
+        self
+    }
+
     /// A lock of life 0 is TiKV's way to say: resolve it whatever its age.
     fn is_unconditional(&self) -> bool {
         self.met.as_ref().is_some_and(|met| met.ttl_ms == 0)

@@ -11,26 +11,37 @@
 //!                                                               background, since it may read through or past the locks)
 //! ```
 //!
+//! Garbage collection has all locks of a range resolved that began at some time or before ([`SweepLocks`]), whether their owners
+//! are alive or not: it lists them ([`ScanLocks`]) and ends their transactions many at a time ([`BatchResolve`]), each by the same
+//! steps.
+//!
 //! Three rules hold everywhere. Whether a lock has expired is judged by PD's time alone. Only a final status is
 //! remembered. And nothing is rolled back but on TiKV's word that its transaction can never commit.
 //!
 //! client-go: package `txnkv/txnlock`.
 
+mod batch_resolve;
 mod check_txn_status;
 mod outcome_of;
 mod recover_async_commit;
 mod release_locks;
 mod resolve_locks;
 mod resolve_txn;
+mod scan_locks;
+mod sweep_locks;
+mod sweep_region;
 #[cfg(test)]
 mod tests;
 mod wait;
 
+pub use batch_resolve::{BatchResolve, BatchResolved};
 pub use check_txn_status::{Alive, CheckTxnStatus, Checked, TxnStatus};
 pub use outcome_of::{OutcomeOf, TxnOutcome};
 pub use recover_async_commit::{RecoverAsyncCommit, Recovered, Recovery};
 pub use release_locks::{Release, ReleaseLocks, Released, Scope};
 pub use resolve_locks::{Resolution, ResolveLocks, Resolved};
+pub use scan_locks::{ScanLocks, ScanLocksVisit, scan_locks};
+pub use sweep_locks::{SweepLocks, Swept};
 pub(crate) use wait::deadline_exceeded;
 pub use wait::sleep_for_lock;
 
@@ -44,7 +55,8 @@ use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// The machines of this floor that have phases.
-pub(crate) const PHASES: &[Phases] = &[resolve_txn::PHASES, check_txn_status::PHASES];
+pub(crate) const PHASES: &[Phases] =
+    &[resolve_txn::PHASES, check_txn_status::PHASES, batch_resolve::PHASES, sweep_locks::PHASES, sweep_region::PHASES];
 
 /// Transactions with fewer keys in a region than this are resolved key by key; of larger ones TiKV is asked to find the
 /// locks itself. client-go: `ResolveLockLiteThreshold`.

@@ -129,7 +129,7 @@ impl ResolveLocks {
                 resolution.accessible.push(start_ts);
             }
             (Outcome::CommitsLater | Outcome::Final(_), Caller::Reader { .. }) => resolution.ignored.push(start_ts),
-            (Outcome::Released, _) | (_, Caller::Writer { .. }) => {}
+            (Outcome::Released, _) | (_, Caller::Writer { .. } | Caller::Collector) => {}
         }
     }
 
@@ -142,22 +142,14 @@ impl Machine for ResolveLocks {
     type Output = Resolved;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Resolved> {
-        let caller_ts = match self.caller {
-            Caller::Reader { read_ts, .. } => read_ts,
-            Caller::Writer { start_ts } => start_ts,
+        let transactions = match by_transaction(std::mem::take(&mut self.locks)) {
+            Ok(transactions) => transactions,
+            Err(error) => return self.done(Err(error)),
         };
-        if self.locks.iter().any(|lock| lock.start_ts.is_zero()) {
-            // A wrapper of shared locks, which has to be taken apart first, or nonsense.
-            return self.done(Err(Error::InvalidArgument(Arc::from("a lock without a transaction"))));
-        }
-        // The pessimistic locks of a transaction may name another primary than those it prewrote.
-        let mut transactions: BTreeMap<(Timestamp, bool, Key), Vec<LockInfo>> = BTreeMap::new();
-        for lock in std::mem::take(&mut self.locks) {
-            let group = (lock.start_ts, lock.is_pessimistic(), lock.primary.clone());
-            transactions.entry(group).or_default().push(lock);
-        }
+        let caller_ts = self.caller.timestamp();
         self.transactions = FanOut::new(cx.config().operation_concurrency);
-        for ((lock_ts, ..), locks) in transactions {
+        for locks in transactions {
+            let lock_ts = locks[0].start_ts;
             cx.observe(Observation::LockMet { caller_ts, lock_ts });
             let (options, backoff) = (self.options.clone(), self.backoff.fork());
             self.transactions.add(ResolveTxn::new(self.caller, locks, options, backoff));
@@ -170,4 +162,19 @@ impl Machine for ResolveLocks {
         self.transactions.handle(cx, token, event);
         self.collect(cx)
     }
+}
+
+/// The locks of each transaction that name the same primary; none of these lists is empty. The pessimistic locks of a transaction
+/// may name another primary than those it prewrote.
+pub(super) fn by_transaction(locks: Vec<LockInfo>) -> Result<impl Iterator<Item = Vec<LockInfo>>, Error> {
+    if locks.iter().any(|lock| lock.start_ts.is_zero()) {
+        // A wrapper of shared locks, which has to be taken apart first, or nonsense.
+        return Err(Error::InvalidArgument(Arc::from("a lock without a transaction")));
+    }
+    let mut transactions: BTreeMap<(Timestamp, bool, Key), Vec<LockInfo>> = BTreeMap::new();
+    for lock in locks {
+        let group = (lock.start_ts, lock.is_pessimistic(), lock.primary.clone());
+        transactions.entry(group).or_default().push(lock);
+    }
+    Ok(transactions.into_values())
 }

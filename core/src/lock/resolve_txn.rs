@@ -13,6 +13,8 @@
 //!                 ▼
 //!               done
 //! ```
+//!
+//! Garbage collection releases prewritten locks itself, those of many transactions at once.
 
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -41,6 +43,19 @@ pub(super) enum Caller {
     Reader { read_ts: Timestamp, lite: bool, waits: bool },
     /// A writer, with the timestamp it tells TiKV.
     Writer { start_ts: Timestamp },
+    /// Garbage collection: it ends transactions that are alive, and commits or rolls back itself what they have prewritten.
+    Collector,
+}
+
+impl Caller {
+    /// What TiKV is told.
+    pub(super) fn timestamp(self) -> Timestamp {
+        match self {
+            Caller::Reader { read_ts, .. } => read_ts,
+            Caller::Writer { start_ts } => start_ts,
+            Caller::Collector => Timestamp::ZERO,
+        }
+    }
 }
 
 /// What stands in the way, or no longer.
@@ -50,7 +65,7 @@ pub(super) enum Outcome {
     Alive { ms_before_expired: u64 },
     /// It is alive, but commits after the reader.
     CommitsLater,
-    /// It has ended.
+    /// It has ended. For garbage collection, what it has prewritten is still locked.
     Final(FinalStatus),
     /// The pessimistic locks are gone; of the transaction nothing is known.
     Released,
@@ -101,17 +116,16 @@ impl ResolveTxn {
     }
 
     fn check_status(&mut self, cx: &mut Context<'_>, fell_back: bool) -> Poll<TxnEnd> {
-        let caller_start_ts = match self.caller {
-            Caller::Reader { read_ts, .. } => read_ts,
-            Caller::Writer { start_ts } => start_ts,
-        };
         // The lock that was written last is the best witness of how long the transaction may still live; a life of 0
         // means that TiKV wants the transaction resolved in any case.
         let unconditional = self.locks.iter().find(|lock| lock.ttl_ms == 0);
         let witness =
             unconditional.or_else(|| self.locks.iter().max_by_key(|lock| lock.ttl_ms)).unwrap_or(&self.locks[0]);
         let (options, backoff) = (self.options.clone(), self.backoff.take());
-        let mut check = CheckTxnStatus::of_lock(witness, caller_start_ts, options, backoff);
+        let mut check = CheckTxnStatus::of_lock(witness, self.caller.timestamp(), options, backoff);
+        if self.caller == Caller::Collector {
+            check = check.whatever_its_age();
+        }
         if fell_back {
             check = check.force_sync_commit();
         }
@@ -161,6 +175,9 @@ impl ResolveTxn {
                 return self.recover(cx, primary);
             }
         }
+        if self.caller == Caller::Collector {
+            return self.end_by_force(cx);
+        }
         let ms_before_expired = match alive.ms_before_expired {
             0 => BEYOND_ITS_TIME_MS,
             ms => ms,
@@ -170,6 +187,15 @@ impl ResolveTxn {
             true => Outcome::CommitsLater,
             false => Outcome::Alive { ms_before_expired },
         }))
+    }
+
+    /// TiKV was to end it and could not look: others share the lock of its primary. A pessimistic lock can go all the same.
+    fn end_by_force(&mut self, cx: &mut Context<'_>) -> Poll<TxnEnd> {
+        if self.first().is_pessimistic() {
+            return self.release_pessimistic(cx, Scope::Keys, Outcome::Released);
+        }
+        let lock = Box::new(self.first().clone());
+        self.done(Err(Error::Locked(lock)))
     }
 
     fn recover(&mut self, cx: &mut Context<'_>, primary: LockInfo) -> Poll<TxnEnd> {
@@ -215,6 +241,9 @@ impl ResolveTxn {
         if self.first().is_pessimistic() && more_keys.is_empty() {
             return self.release_pessimistic(cx, self.region_wide(), outcome);
         }
+        if self.caller == Caller::Collector {
+            return self.done(Ok(outcome));
+        }
         let lite = matches!(self.caller, Caller::Reader { lite: true, .. });
         // TiKV has removed the lock of the primary when it told the status; a status that was remembered tells nothing of
         // the locks that are left.
@@ -232,11 +261,12 @@ impl ResolveTxn {
         self.release(cx, [(release, Scope::Keys, few), (release, Scope::Regions, many)], outcome)
     }
 
-    /// Readers are not blocked by pessimistic locks and have no need to look for more than they met.
+    /// Readers are not blocked by pessimistic locks and have no need to look for more than they met; garbage collection meets
+    /// all of them anyway.
     fn region_wide(&self) -> Scope {
         match self.caller {
             Caller::Writer { .. } => Scope::Regions,
-            Caller::Reader { .. } => Scope::Keys,
+            Caller::Reader { .. } | Caller::Collector => Scope::Keys,
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod commit;
 mod decided_by_prewrites;
+mod gc;
 mod locks;
 mod outcome;
 mod pessimistic;

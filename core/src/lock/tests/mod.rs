@@ -1,10 +1,12 @@
 //! Scripts of the machines that deal with locks.
 
+mod batch_resolve;
 mod check_txn_status;
 mod outcome_of;
 mod recover_async_commit;
 mod release_locks;
 mod resolve_locks;
+mod sweep_locks;
 mod wait;
 
 use std::fmt::Debug;
