@@ -116,7 +116,7 @@ pub struct Engine {
     rng: Rng,
     next_operation: u64,
     next_call: u64,
-    operations: BTreeMap<OperationId, Running>,
+    operations: BTreeMap<OperationId, Box<Running>>,
     calls: BTreeMap<StoreCallId, Waiter>,
     timers: BTreeMap<(Time, Waiter), SleepReason>,
     commands: VecDeque<EngineCommand>,
@@ -209,7 +209,7 @@ impl Engine {
             Abandoned::FinishInBackground => {
                 self.operations.insert(id, running);
             }
-            Abandoned::Discard => self.cancel_waits(id, running),
+            Abandoned::Discard => self.cancel_waits(id, *running),
         }
         self.serve_pd(now);
     }
@@ -276,6 +276,12 @@ impl Engine {
         self.operations.len()
     }
 
+    /// How many calls to stores it expects to hear of. None without operations.
+    #[must_use]
+    pub fn calls_under_way(&self) -> usize {
+        self.calls.len()
+    }
+
     /// How often each transition between phases was taken; nothing is counted without the feature `transitions`.
     #[must_use]
     pub fn transitions(&self) -> &TransitionCounts {
@@ -285,8 +291,8 @@ impl Engine {
     fn launch(&mut self, now: Time, task: Task, codec: KeyCodec, owned: bool) -> OperationId {
         let id = OperationId(self.next_operation);
         self.next_operation += 1;
-        let mut running =
-            Running { task, codec, rng: self.rng.child(), outbox: Outbox::new(), waits: BTreeMap::new(), owned };
+        let (rng, outbox, waits) = (self.rng.child(), Outbox::new(), BTreeMap::new());
+        let mut running = Box::new(Running { task, codec, rng, outbox, waits, owned });
         let poll = self.with_context(now, &mut running, Task::start);
         self.after_step(now, id, running, poll);
         id
@@ -301,7 +307,7 @@ impl Engine {
         self.after_step(now, id, running, poll);
     }
 
-    fn after_step(&mut self, now: Time, id: OperationId, mut running: Running, poll: Poll<Option<Outcome>>) {
+    fn after_step(&mut self, now: Time, id: OperationId, mut running: Box<Running>, poll: Poll<Option<Outcome>>) {
         self.carry_out(now, id, &mut running);
         match poll {
             Poll::Pending => {
@@ -311,7 +317,7 @@ impl Engine {
                 if let Some(outcome) = outcome.filter(|_| running.owned) {
                     self.outcomes.push_back((id, outcome));
                 }
-                self.cancel_waits(id, running);
+                self.cancel_waits(id, *running);
             }
         }
     }
@@ -329,7 +335,7 @@ impl Engine {
 
     fn carry_out(&mut self, now: Time, id: OperationId, running: &mut Running) {
         #[cfg(feature = "transitions")]
-        running.outbox.take_transitions().for_each(|transition| self.transitions.note(transition));
+        running.outbox.take_transitions().for_each(|step| self.transitions.note(step));
         let commands: Vec<_> = running.outbox.drain().collect();
         for command in commands {
             match command {

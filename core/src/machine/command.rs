@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::BackgroundMachine;
 #[cfg(any(test, feature = "transitions"))]
-use super::Transition;
+use super::Step;
 use crate::backoff::BackoffKind;
 use crate::request::pd::PdRequest;
 use crate::request::{Request, RequestContext};
@@ -135,7 +135,7 @@ pub struct Outbox {
     commands: Vec<Command>,
     next_token: u64,
     #[cfg(any(test, feature = "transitions"))]
-    transitions: Vec<Transition>,
+    transitions: Vec<Step>,
 }
 
 impl Outbox {
@@ -154,7 +154,7 @@ impl Outbox {
 
     /// Takes the transitions noted since the last [`drain`](Outbox::drain), which forgets them.
     #[cfg(any(test, feature = "transitions"))]
-    pub fn take_transitions(&mut self) -> impl Iterator<Item = Transition> {
+    pub fn take_transitions(&mut self) -> impl Iterator<Item = Step> {
         self.transitions.drain(..)
     }
 
@@ -165,8 +165,8 @@ impl Outbox {
     }
 
     #[cfg(any(test, feature = "transitions"))]
-    pub(super) fn note(&mut self, transition: Transition) {
-        self.transitions.push(transition);
+    pub(super) fn note(&mut self, step: Step) {
+        self.transitions.push(step);
     }
 
     /// The token that the next command will get: what a child issues between two marks is the child's.

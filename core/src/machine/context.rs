@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(any(test, feature = "transitions"))]
-use super::Transition;
+use super::Step;
 use super::{Background, BackgroundMachine, Call, Command, CurrentPhase, Observation, Outbox, SleepReason, Token};
 use crate::config::Config;
 use crate::knowledge::Knowledge;
@@ -116,12 +116,12 @@ impl<'a> Context<'a> {
     #[inline]
     pub(super) fn note_step(&mut self, from: Option<CurrentPhase>, to: Option<CurrentPhase>) {
         #[cfg(any(test, feature = "transitions"))]
-        if let Some((phases, from)) = from {
-            let transition = Transition { machine: phases.machine, from, to: to.map_or("done", |(_, to)| to) };
+        if let Some(from) = from {
+            let step = Step::new(from, to);
             #[cfg(test)]
-            assert!(transition.is_declared_by(phases), "a step that is not declared: {transition:?}");
-            if from != transition.to {
-                self.outbox.note(transition);
+            assert!(step.transition().is_declared_by(from.0), "a step that is not declared: {step:?}");
+            if !step.stays() {
+                self.outbox.note(step);
             }
         }
         let _ = (from, to);

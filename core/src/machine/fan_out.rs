@@ -22,13 +22,14 @@ pub struct ChildId(pub u32);
 /// if fan_out.is_idle() { … all done … }
 /// ```
 ///
-/// A child owns the tokens that it issues: they lie between the marks of the outbox before and after its step.
+/// A child owns the tokens that it issues: they lie between the marks of the outbox before and after its step. Children stay
+/// where they were put when they were added: they are large.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FanOut<M: Machine> {
     limit: usize,
     next_id: u32,
-    waiting: VecDeque<(ChildId, M)>,
-    running: BTreeMap<ChildId, M>,
+    waiting: VecDeque<(ChildId, Box<M>)>,
+    running: BTreeMap<ChildId, Box<M>>,
     routes: BTreeMap<Token, ChildId>,
     finished: VecDeque<(ChildId, M::Output)>,
 }
@@ -51,7 +52,7 @@ impl<M: Machine> FanOut<M> {
     pub fn add(&mut self, child: M) -> ChildId {
         let id = ChildId(self.next_id);
         self.next_id += 1;
-        self.waiting.push_back((id, child));
+        self.waiting.push_back((id, Box::new(child)));
         id
     }
 
@@ -60,8 +61,13 @@ impl<M: Machine> FanOut<M> {
         while self.running.len() < self.limit {
             let Some((id, mut child)) = self.waiting.pop_front() else { return };
             let mark = cx.mark();
-            let poll = child.start(cx);
-            self.after_step(cx, id, child, mark, poll);
+            match child.start(cx) {
+                Poll::Pending => {
+                    self.running.insert(id, child);
+                    self.route(mark, cx.mark(), id);
+                }
+                Poll::Ready(output) => self.finished.push_back((id, output)),
+            }
         }
     }
 
@@ -74,10 +80,16 @@ impl<M: Machine> FanOut<M> {
     /// Routes an event to the child that issued `token`. Returns false if none did (or it is gone).
     pub fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> bool {
         let Some(id) = self.routes.remove(&token) else { return false };
-        let Some(mut child) = self.running.remove(&id) else { return false };
+        let Some(child) = self.running.get_mut(&id) else { return false };
         let mark = cx.mark();
-        let poll = child.handle(cx, token, event);
-        self.after_step(cx, id, child, mark, poll);
+        match child.handle(cx, token, event) {
+            Poll::Pending => self.route(mark, cx.mark(), id),
+            Poll::Ready(output) => {
+                self.running.remove(&id);
+                self.routes.retain(|_, owner| *owner != id);
+                self.finished.push_back((id, output));
+            }
+        }
         true
     }
 
@@ -111,12 +123,12 @@ impl<M: Machine> FanOut<M> {
 
     /// The children that run now.
     pub fn running(&self) -> impl Iterator<Item = (ChildId, &M)> {
-        self.running.iter().map(|(id, child)| (*id, child))
+        self.running.iter().map(|(id, child)| (*id, &**child))
     }
 
     /// The children that wait to be started.
     pub fn waiting(&self) -> impl Iterator<Item = (ChildId, &M)> {
-        self.waiting.iter().map(|(id, child)| (*id, child))
+        self.waiting.iter().map(|(id, child)| (*id, &**child))
     }
 
     /// How many children wait to be started.
@@ -125,18 +137,8 @@ impl<M: Machine> FanOut<M> {
         self.waiting.len()
     }
 
-    fn after_step(&mut self, cx: &Context<'_>, id: ChildId, child: M, mark: Token, poll: Poll<M::Output>) {
-        match poll {
-            Poll::Pending => {
-                for token in mark.0..cx.mark().0 {
-                    self.routes.insert(Token(token), id);
-                }
-                self.running.insert(id, child);
-            }
-            Poll::Ready(output) => {
-                self.routes.retain(|_, owner| *owner != id);
-                self.finished.push_back((id, output));
-            }
-        }
+    /// What was issued between two marks is for this child.
+    fn route(&mut self, from: Token, until: Token, id: ChildId) {
+        self.routes.extend((from.0..until.0).map(|token| (Token(token), id)));
     }
 }

@@ -35,7 +35,7 @@ pub use context::Context;
 pub use event::Event;
 pub use fan_out::{ChildId, FanOut};
 pub(crate) use phases::phases;
-pub use phases::{CurrentPhase, Phases, Transition, TransitionCounts};
+pub use phases::{CurrentPhase, Phases, Step, Transition, TransitionCounts};
 
 /// A step-by-step program; see the [module documentation](self).
 pub trait Machine {
@@ -55,7 +55,7 @@ pub trait Machine {
 
     /// Begins. Called once, before anything else. Not to be overridden.
     fn start(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let from = self.phase().map(|(phases, _)| (phases, "start"));
+        let from = self.phase().map(|(phases, _)| (phases, phases::START));
         let poll = self.begin(cx);
         cx.note_step(from, self.phase().filter(|_| poll.is_pending()));
         poll

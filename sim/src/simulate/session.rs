@@ -10,6 +10,7 @@ use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_core::txn::{LockOptions, PessimisticRollback, Transaction};
 
+use super::check::Newest;
 use super::workload::{Found, RawTask, Script};
 use super::world::Pipelining;
 
@@ -39,6 +40,8 @@ pub(super) enum State {
     Asking(Timestamp),
     /// From its first write to the end of its commit.
     Pipelined(Box<Pipelining>),
+    /// Reads the newest version of a key, which is this one at least.
+    ReadingNewest(Key, Newest),
     Raw(RawCall),
 }
 
@@ -79,6 +82,13 @@ pub(super) struct RawCall {
     pub(super) since: Time,
     /// What a compare-and-swap expects.
     pub(super) expected: Option<bytes::Bytes>,
+}
+
+impl Open {
+    /// Where it reads now.
+    pub(super) fn read_ts(&self) -> Timestamp {
+        self.reading.at.unwrap_or(self.txn.start_ts())
+    }
 }
 
 impl State {

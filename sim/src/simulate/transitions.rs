@@ -85,7 +85,7 @@ fn why_not(transition: Transition) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use tikv_core::machine::TransitionCounts;
+    use tikv_core::machine::{Step, TransitionCounts};
 
     use super::*;
 
@@ -103,8 +103,10 @@ mod tests {
     #[test]
     fn the_table_tells_what_was_never_taken_and_what_should_not_have_been() {
         let mut counts = TransitionCounts::default();
-        counts.note(Transition { machine: "Get", from: "start", to: "Calling" });
-        counts.note(Transition { machine: "Get", from: "done", to: "Calling" });
+        let phases = engine::phases().find(|phases| phases.machine == "Get").expect("a machine");
+        let (start, calling, done) = ((phases, 0), Some((phases, 1)), (phases, phases.steps.len()));
+        counts.note(Step::new(start, calling));
+        counts.note(Step::new(done, calling));
         let table = TransitionTable::new(&counts, true);
         assert_eq!(table.undeclared().count(), 1);
         let text = table.to_string();

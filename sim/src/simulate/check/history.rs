@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tikv_core::key::{Key, KeyRange};
+use tikv_core::snapshot::Value;
 use tikv_core::timestamp::Timestamp;
 use tikv_core::txn::{Generation, Mutation};
 use tikv_proto::kvrpcpb::Op;
@@ -57,6 +58,15 @@ pub(in crate::simulate) struct History {
     scans: Vec<(KeyRange, Timestamp)>,
     /// The greatest commit_ts that a client was told of.
     acknowledged: Timestamp,
+}
+
+/// A read of what is newest, when it begins.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::simulate) struct Newest {
+    /// The commit of the version that is the newest by now.
+    at_least: Timestamp,
+    /// What it keeps open, to be [closed](History::close).
+    pub(in crate::simulate) open: Timestamp,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -396,13 +406,49 @@ impl History {
         Ok(())
     }
 
+    /// Whether a value that a transaction has read was committed when it was told.
+    pub(in crate::simulate) fn read_commit_ts(&self, read_ts: Timestamp, key: &Key, told: Option<Timestamp>) -> Check {
+        let Some(told) = told else { return Ok(()) };
+        let version = self.keys.get(key).and_then(|history| history.at(read_ts));
+        ensure(version.is_some_and(|version| version.commit_ts == told), Rule::SnapshotRead, || {
+            format!("{key:?} read at {read_ts} is said to be of {told} and is {version:?}")
+        })
+    }
+
+    /// Somebody begins to read the newest version of a key.
+    pub(in crate::simulate) fn begin_newest(&mut self, key: &Key) -> Newest {
+        let newest = self.keys.get(key).and_then(|history| history.versions.back());
+        let at_least = newest.map_or(Timestamp::ZERO, |version| version.commit_ts);
+        let open = at_least.min(self.acknowledged);
+        self.open(open);
+        Newest { at_least, open }
+    }
+
+    /// What was read is a version that was the newest at some time since.
+    pub(in crate::simulate) fn read_newest(&self, key: &Key, newest: Newest, found: Option<&Value>) -> Check {
+        let absent = Version { commit_ts: Timestamp::ZERO, value: None };
+        let versions = self.keys.get(key).into_iter().flat_map(|history| &history.versions);
+        let since = |version: &&Version| version.commit_ts >= newest.at_least;
+        let shows = |version: &Version| match found {
+            None => version.value.is_none(),
+            Some(Value { bytes, commit_ts }) => {
+                version.value.as_ref() == Some(bytes) && commit_ts.is_none_or(|told| told == version.commit_ts)
+            }
+        };
+        let known = std::iter::once(&absent).chain(versions).filter(since).any(shows);
+        ensure(known, Rule::RealTimeOrder, || {
+            let versions = self.keys.get(key).map(|history| &history.versions);
+            format!("a read of what is newest shows {found:?} for {key:?}, though {newest:?} of {versions:?}")
+        })
+    }
+
     fn read_key(&mut self, read_ts: Timestamp, key: &Key, found: Option<&Bytes>) -> Check {
         let Some(history) = self.keys.get_mut(key) else {
             ensure(found.is_none(), Rule::SnapshotRead, || format!("{key:?} is {found:?}, but was never written"))?;
             self.keys.insert(key.clone(), KeyHistory { last_read: read_ts, ..KeyHistory::default() });
             return Ok(());
         };
-        let version = history.versions.iter().rev().find(|version| version.commit_ts <= read_ts);
+        let version = history.at(read_ts);
         let expected = version.and_then(|version| version.value.as_ref());
         ensure(found == expected, Rule::SnapshotRead, || {
             format!("a read of {key:?} at {read_ts} shows {found:?} instead of {expected:?}, which is {version:?}")
@@ -594,6 +640,11 @@ impl Txn {
 }
 
 impl KeyHistory {
+    /// What a reader at `read_ts` sees.
+    fn at(&self, read_ts: Timestamp) -> Option<&Version> {
+        self.versions.iter().rev().find(|version| version.commit_ts <= read_ts)
+    }
+
     /// Drops what no transaction that began at `oldest` or later can see.
     fn prune(&mut self, oldest: Timestamp) {
         while self.versions.get(1).is_some_and(|next| next.commit_ts <= oldest) {

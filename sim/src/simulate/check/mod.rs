@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-pub(super) use self::history::{Deciding, End, History};
+pub(super) use self::history::{Deciding, End, History, Newest};
 pub(super) use self::raw::RawHistory;
 
 /// A rule of the protocol, or of the simulation.
@@ -28,7 +28,7 @@ pub enum Rule {
     FlushOrder,
     /// A transaction reads what it has written itself.
     OwnWrites,
-    /// What begins after something was acknowledged has a greater timestamp.
+    /// What begins after something was acknowledged has a greater timestamp, and what is read as the newest was so since then.
     RealTimeOrder,
     /// What a client was told of a transaction is what became of it.
     ReportedOutcome,
@@ -52,7 +52,7 @@ pub enum Rule {
     Termination,
     /// No lock is left over.
     LocksResolved,
-    /// No operation is left over in an engine.
+    /// No operation, call or timer is left over in an engine.
     NoLeak,
     /// The code does not panic.
     NoPanic,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tikv_core::key::{Key, KeyRange};
+use tikv_core::snapshot::Value;
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_core::txn::Mutation;
@@ -82,6 +83,35 @@ fn nothing_is_committed_below_a_read() {
         assert_eq!(read, Ok(()));
         assert_broken(history.observe(&ended("c", 21, 29, Op::Put)), Rule::SnapshotRead);
     }
+}
+
+#[test]
+fn a_read_of_what_is_newest_shows_what_was_so_since_it_began() {
+    let value = |text: &'static str, commit: Option<u64>| Value { bytes: text.into(), commit_ts: commit.map(ts) };
+    let mut history = history();
+    let (early, absent) = (history.begin_newest(&key("a")), history.begin_newest(&key("c")));
+    commits(&mut history, 21, &[Mutation::put("a", "2"), Mutation::put("c", "2")]);
+    assert_eq!(history.observe(&ended("a", 21, 22, Op::Put)), Ok(()));
+    let late = history.begin_newest(&key("a"));
+    let new = value("2", Some(22));
+    for found in [value("1", None), value("1", Some(20)), value("2", None), new.clone()] {
+        assert_eq!(history.read_newest(&key("a"), early, Some(&found)), Ok(()));
+    }
+    for (newest, found) in [(late, value("1", None)), (early, value("1", Some(22))), (early, value("3", None))] {
+        assert_broken(history.read_newest(&key("a"), newest, Some(&found)), Rule::RealTimeOrder);
+    }
+    assert_eq!(history.read_newest(&key("a"), late, Some(&new)), Ok(()));
+    assert_broken(history.read_newest(&key("a"), late, None), Rule::RealTimeOrder);
+    assert_eq!(history.read_newest(&key("c"), absent, None), Ok(()));
+    assert_eq!(history.read_newest(&key("c"), absent, Some(&value("2", Some(22)))), Ok(()));
+}
+
+#[test]
+fn a_value_that_was_read_was_committed_when_it_is_said_to_be() {
+    assert_eq!(history().read_commit_ts(ts(25), &key("a"), Some(ts(20))), Ok(()));
+    assert_eq!(history().read_commit_ts(ts(25), &key("a"), None), Ok(()));
+    assert_broken(history().read_commit_ts(ts(25), &key("a"), Some(ts(21))), Rule::SnapshotRead);
+    assert_broken(history().read_commit_ts(ts(19), &key("a"), Some(ts(20))), Rule::SnapshotRead);
 }
 
 #[test]

@@ -14,6 +14,8 @@ use super::{Checked, Found, Script, Step, Task, Workload, number, numbered_keys,
 const DEPOSIT: i64 = 100;
 /// One in so many transactions looks at all accounts.
 const AUDIT_EVERY: u64 = 16;
+/// One in so many of the others is a look at what one account has now.
+const LOOK_EVERY: u64 = 16;
 
 #[derive(Debug)]
 pub(super) struct Bank {
@@ -40,6 +42,9 @@ impl Workload for Bank {
             return Task::Transaction(Box::new(Audit { accounts: Arc::clone(&self.accounts), has_read: false }));
         }
         let (from, to) = two_indices(rng, self.accounts.len());
+        if rng.below(LOOK_EVERY) == 0 {
+            return Task::ReadNewest(self.accounts[from].clone());
+        }
         let amount = 1 + rng.below(DEPOSIT as u64) as i64;
         let (from, to) = (self.accounts[from].clone(), self.accounts[to].clone());
         Task::Transaction(Box::new(Transfer { from, to, amount, has_read: false }))

@@ -155,6 +155,8 @@ pub(super) trait Workload: fmt::Debug {
 #[derive(Debug)]
 pub(super) enum Task {
     Transaction(Box<dyn Script>),
+    /// Read the newest version of a key, without a transaction.
+    ReadNewest(Key),
     Raw(RawTask),
 }
 

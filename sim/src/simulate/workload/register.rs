@@ -41,7 +41,8 @@ impl Workload for Register {
         let key = self.keys[hot_index(rng, self.keys.len())].clone();
         self.writes += 1;
         let write = match rng.below(8) {
-            0..=2 => Write::None,
+            0 => return Task::ReadNewest(key),
+            1..=2 => Write::None,
             3 => Write::Delete(self.writes),
             _ => Write::Value(self.writes),
         };

@@ -331,7 +331,7 @@ impl World {
             State::Reading(open) | State::Locking(open, _) => (open.txn.start_ts(), "given up"),
             State::Committing(txn) => (txn.start_ts(), "abandoned"),
             State::Pipelined(now) => (now.txn.start_ts(), "abandoned"),
-            State::Raw(_) => (Timestamp::ZERO, "abandoned"),
+            State::ReadingNewest(..) | State::Raw(_) => (Timestamp::ZERO, "abandoned"),
         };
         self.totals.abandoned += 1;
         self.note_end(index, session, start_ts, how);

@@ -3,6 +3,7 @@
 mod audit;
 mod errors;
 mod inject;
+mod newest;
 mod notes;
 mod outcomes;
 mod pd;
@@ -382,9 +383,12 @@ impl World {
     /// An engine without operations waits for nothing.
     fn check_leaks(&self) -> Check {
         for client in &self.clients {
-            let timer = client.engine.poll_timeout();
-            let leaks = client.engine.running() > 0 || matches!(timer, Some((_, EngineTimer::Operation(..))));
-            ensure(!leaks, Rule::NoLeak, || format!("client {} still waits for {timer:?}", client.id.number))?;
+            let engine = &client.engine;
+            let timer = engine.poll_timeout().filter(|(_, timer)| matches!(timer, EngineTimer::Operation(..)));
+            let (operations, calls) = (engine.running(), engine.calls_under_way());
+            ensure(operations == 0 && calls == 0 && timer.is_none(), Rule::NoLeak, || {
+                format!("client {}: {operations} operations, {calls} calls, timer {timer:?}", client.id.number)
+            })?;
         }
         Ok(())
     }

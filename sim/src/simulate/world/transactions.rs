@@ -41,6 +41,7 @@ impl World {
                 let script = Locking::sometimes(self.scenario.workload, script, &self.scenario.options, rng);
                 self.begin(index, session, script);
             }
+            Task::ReadNewest(key) => self.read_newest(index, session, key),
             Task::Raw(task) => return self.begin_raw(index, session, task),
         }
         Ok(())
@@ -128,6 +129,9 @@ impl World {
             }
             (State::Committing(txn), Outcome::Commit(result)) => self.on_committed(index, session, *txn, &result),
             (State::Asking(start_ts), Outcome::OutcomeOf(result)) => self.on_told(index, session, start_ts, result),
+            (State::ReadingNewest(key, newest), Outcome::SnapshotGet(read)) => {
+                self.on_newest(index, session, &key, newest, read)
+            }
             (State::Raw(call), outcome) => self.on_raw(index, session, &call, outcome),
             (state, outcome) => broken(Rule::PlausibleError, format!("{outcome:?} answers {state:?}")),
         }
@@ -376,11 +380,11 @@ impl World {
 
     fn snapshot(&mut self, index: usize, session: usize, open: &Open) -> (SnapshotOptions, ReadThrough) {
         let deadline = self.deadline_of_next(index, session);
-        let read_ts = open.reading.at.unwrap_or(open.txn.start_ts());
-        let mut options = SnapshotOptions::new(read_ts, self.config_of(index));
+        let mut options = SnapshotOptions::new(open.read_ts(), self.config_of(index));
         options.call.deadline = deadline;
         // A page size of zero is the configuration's.
         options.scan_batch_size = 0;
+        options.need_commit_ts = self.clients[index].sessions[session].rng.below(8) == 0;
         let read_through = open.reading.at.map_or_else(|| open.read_through.clone(), ReadThrough::new);
         (options, read_through)
     }
@@ -403,6 +407,7 @@ impl World {
         match read.result {
             Ok(value) => {
                 if let (Some(key), Some(value)) = (open.reading.left.pop_front(), value) {
+                    self.history.read_commit_ts(open.read_ts(), &key, value.commit_ts)?;
                     open.reading.found.insert(key, value.bytes);
                 }
                 self.get_next(index, session, open)
@@ -417,6 +422,9 @@ impl World {
         }
         match read.result {
             Ok(pairs) => {
+                for pair in &pairs {
+                    self.history.read_commit_ts(open.read_ts(), &pair.key, pair.value.commit_ts)?;
+                }
                 let pair_of = |pair: Pair| -> (Key, Bytes) { (pair.key, pair.value.bytes) };
                 let count = pairs.len();
                 open.reading.found = pairs.into_iter().map(pair_of).collect();
@@ -428,7 +436,7 @@ impl World {
     }
 
     fn on_read(&mut self, index: usize, session: usize, open: Box<Open>) -> Check {
-        let read_ts = open.reading.at.unwrap_or(open.txn.start_ts());
+        let read_ts = open.read_ts();
         if let Some(observed) = &mut self.observed {
             observed.read(index, session, &open.reading.found);
         }
@@ -554,6 +562,10 @@ impl World {
             State::Pipelined(now) => {
                 let end = if died { End::Died } else { now.given_up() };
                 self.history.end_commit(now.txn.start_ts(), end)
+            }
+            State::ReadingNewest(_, newest) => {
+                self.history.close(newest.open);
+                Ok(())
             }
             State::Raw(call) => {
                 self.raw.end(call.since);
