@@ -16,6 +16,7 @@ mod reads;
 mod retries;
 mod rollback;
 mod routing;
+mod shared_locks;
 mod streams;
 mod timestamps;
 mod world;
