@@ -16,12 +16,15 @@ use tikv_core::request::pd::PdResponse;
 use tikv_core::rng::Rng;
 
 use crate::servers::{Clock, Regions, ask_pd};
+use crate::session::{Note, Session};
 
 /// What a machine of a client is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Program {
     /// An operation that somebody waits for.
     Operation(Box<Operation>),
+    /// A transaction that somebody waits for.
+    Session(Box<Session>),
     /// What nobody waits for.
     Background(BackgroundMachine),
 }
@@ -77,12 +80,14 @@ pub(crate) struct Effects {
     pub(crate) cancelled: Vec<(TaskId, Token)>,
     /// How the machine that somebody waited for has ended.
     pub(crate) ended: Option<Outcome>,
+    /// What the owners of transactions have learnt.
+    pub(crate) notes: Vec<Note>,
 }
 
 impl Effects {
     /// Whether nobody but the machine will notice.
     pub(crate) fn is_nothing(&self) -> bool {
-        self.calls.is_empty() && self.cancelled.is_empty() && self.ended.is_none()
+        self.calls.is_empty() && self.cancelled.is_empty() && self.ended.is_none() && self.notes.is_empty()
     }
 }
 
@@ -135,6 +140,7 @@ impl Client {
         if let Some(mut task) = run.take(|task| task.owned) {
             let abandoned = run.with_context(&mut task, |program, cx| match program {
                 Program::Operation(operation) => operation.abandon(cx),
+                Program::Session(session) => session.abandon(cx),
                 Program::Background(_) => Abandoned::FinishInBackground,
             });
             task.owned = false;
@@ -280,7 +286,11 @@ impl<'r, 's> Run<'r, 's> {
         // Always the same dice: how long a sleep is does not matter where sleeps take no time.
         let mut rng = Rng::new(0);
         let mut cx = Context::new(now, &mut rng, &self.client.knowledge, config, &mut task.outbox);
-        step(&mut task.program, &mut cx)
+        let result = step(&mut task.program, &mut cx);
+        if let Program::Session(session) = &mut task.program {
+            self.effects.notes.extend(session.take_notes());
+        }
+        result
     }
 
     fn cancel_waits(&mut self, task: Task) {
@@ -315,6 +325,7 @@ impl Program {
     fn start(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
         match self {
             Program::Operation(operation) => operation.start(cx).map(Some),
+            Program::Session(session) => session.start(cx).map(Some),
             Program::Background(machine) => machine.start(cx).map(|()| None),
         }
     }
@@ -322,6 +333,7 @@ impl Program {
     fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Option<Outcome>> {
         match self {
             Program::Operation(operation) => operation.handle(cx, token, event).map(Some),
+            Program::Session(session) => session.handle(cx, token, event).map(Some),
             Program::Background(machine) => machine.handle(cx, token, event).map(|()| None),
         }
     }

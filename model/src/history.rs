@@ -35,6 +35,10 @@ pub mod property {
         "an async commit that is locked everywhere is committed at its largest min_commit_ts";
     /// Nobody rolls a transaction back before its time is up, but its own client.
     pub const ALIVE: &str = "no transaction is rolled back by others before its time is up";
+    /// What a pessimistic transaction was told to hold is held: nobody takes it away before its time is up.
+    pub const LOCK_HELD: &str = "a key that was reported locked stays so until its transaction ends or its time is up";
+    /// No version is newer than what a lock has returned, as long as it is held, and up to the commit.
+    pub const LOCKING_READ: &str = "what a lock has returned stays the newest version";
     /// Operations of live clients end.
     pub const NOBODY_WAITS: &str = "nobody waits forever";
     /// When all is quiet, a reader gets every lock out of the way and sees what was decided.
@@ -67,12 +71,31 @@ pub struct Txn {
     pub value: Bytes,
     /// Whether its prewrites may decide: async commit, or one phase.
     pub prewrites_decide: bool,
+    /// Whether it locks keys before it writes them.
+    pub is_pessimistic: bool,
+    /// What it was told to have locked, in the order of keys.
+    pub locks: Vec<HeldLock>,
+    /// Whether others may have taken its locks away, as its time was up.
+    pub is_expired: bool,
     /// What its caller was told.
     pub reported: Reported,
     /// When it committed, once that is decided.
     pub committed: Option<Timestamp>,
     /// Whether a rollback record of it was seen.
     pub rolled_back: bool,
+}
+
+/// A pessimistic lock that was reported to its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HeldLock {
+    /// The locked key.
+    pub key: Key,
+    /// The timestamp that the lock was taken at.
+    pub lock_ts: Timestamp,
+    /// The value that it returned, if the key exists.
+    pub value: Option<Bytes>,
+    /// Whether it must be there: from the report to the beginning of the commit.
+    pub is_claimed: bool,
 }
 
 /// A read that has ended well.
@@ -110,8 +133,73 @@ impl History {
         prewrites_decide: bool,
     ) {
         self.on_new_timestamp(start_ts);
-        let (reported, committed, rolled_back) = (Reported::Nothing, None, false);
-        self.txns.push(Txn { start_ts, owner, keys, value, prewrites_decide, reported, committed, rolled_back });
+        self.txns.push(Txn {
+            start_ts,
+            owner,
+            keys,
+            value,
+            prewrites_decide,
+            is_pessimistic: false,
+            locks: Vec::new(),
+            is_expired: false,
+            reported: Reported::Nothing,
+            committed: None,
+            rolled_back: false,
+        });
+    }
+
+    /// The same of a pessimistic transaction.
+    pub fn begin_pessimistic(
+        &mut self,
+        start_ts: Timestamp,
+        owner: (usize, usize),
+        keys: Vec<Key>,
+        value: Bytes,
+        prewrites_decide: bool,
+    ) {
+        self.begin(start_ts, owner, keys, value, prewrites_decide);
+        if let Some(txn) = self.txn_mut(start_ts) {
+            txn.is_pessimistic = true;
+        }
+    }
+
+    /// A pessimistic transaction is told that it holds a lock, and what it found.
+    pub fn locked(&mut self, start_ts: Timestamp, key: Key, lock_ts: Timestamp, value: Option<Bytes>) {
+        let Some(txn) = self.txn_mut(start_ts) else { return };
+        txn.locks.retain(|lock| lock.key != key);
+        let place = txn.locks.partition_point(|lock| lock.key < key);
+        txn.locks.insert(place, HeldLock { key, lock_ts, value, is_claimed: true });
+    }
+
+    /// A pessimistic transaction begins to commit: what becomes of its locks is not for its owner to say any more.
+    pub fn commit_locks(&mut self, start_ts: Timestamp) {
+        if let Some(txn) = self.txn_mut(start_ts) {
+            txn.locks.iter_mut().for_each(|lock| lock.is_claimed = false);
+        }
+    }
+
+    /// A pessimistic transaction claims no locks any more.
+    pub fn drop_locks(&mut self, start_ts: Timestamp) {
+        if let Some(txn) = self.txn_mut(start_ts) {
+            txn.locks.clear();
+        }
+    }
+
+    /// Others may take the locks of a transaction away: its time is up.
+    pub fn expire(&mut self, start_ts: Timestamp) {
+        if let Some(txn) = self.txn_mut(start_ts) {
+            txn.is_expired = true;
+        }
+    }
+
+    /// A transaction.
+    #[must_use]
+    pub fn txn(&self, start_ts: Timestamp) -> Option<&Txn> {
+        self.txns.iter().find(|txn| txn.start_ts == start_ts)
+    }
+
+    fn txn_mut(&mut self, start_ts: Timestamp) -> Option<&mut Txn> {
+        self.txns.iter_mut().find(|txn| txn.start_ts == start_ts)
     }
 
     /// Somebody begins to read or to write at this timestamp.
@@ -160,6 +248,7 @@ impl History {
         self.broken.map_or(Ok(()), Err)?;
         self.txns.iter().try_for_each(|txn| txn.check(view))?;
         self.check_overlaps()?;
+        self.txns.iter().try_for_each(|txn| self.check_locks(txn, view))?;
         self.reads.iter().try_for_each(|read| ensure(self.is_exact(read), property::SNAPSHOT_READ))
     }
 
@@ -180,14 +269,29 @@ impl History {
         })
     }
 
+    fn check_locks(&self, txn: &Txn, view: &View) -> Checked {
+        for lock in &txn.locks {
+            let until = match txn.committed {
+                None if txn.is_expired || !lock.is_claimed => continue,
+                None => Timestamp::MAX,
+                // Its own version does not count.
+                Some(commit_ts) => Timestamp::from_version(commit_ts.version() - 1),
+            };
+            let is_there = view.key(&lock.key).is_some_and(|key| key.lock_of(txn.start_ts).is_some());
+            ensure(is_there || txn.committed.is_some(), property::LOCK_HELD)?;
+            ensure(self.newest(&lock.key, until) == lock.value.as_ref(), property::LOCKING_READ)?;
+        }
+        Ok(())
+    }
+
     fn check_overlaps(&self) -> Checked {
         for (index, one) in self.txns.iter().enumerate() {
             for other in &self.txns[index + 1..] {
                 let (Some(one_ends), Some(other_ends)) = (one.committed, other.committed) else { continue };
                 // The commit_ts of an async commit may be another's start_ts: that one sees it.
-                let apart = one_ends <= other.start_ts || other_ends <= one.start_ts;
-                let share_a_key = one.keys.iter().any(|key| other.keys.contains(key));
-                ensure(apart || !share_a_key, property::NO_LOST_UPDATE)?;
+                let apart = |key: &Key| one_ends <= other.knows(key) || other_ends <= one.knows(key);
+                let mut shared = one.keys.iter().filter(|key| other.keys.contains(key));
+                ensure(shared.all(apart), property::NO_LOST_UPDATE)?;
             }
         }
         Ok(())
@@ -195,6 +299,11 @@ impl History {
 }
 
 impl Txn {
+    /// Up to when the transaction knows what was committed on a key.
+    fn knows(&self, key: &Key) -> Timestamp {
+        self.locks.iter().find(|lock| lock.key == *key).map_or(self.start_ts, |lock| lock.lock_ts)
+    }
+
     fn check(&self, view: &View) -> Checked {
         ensure(self.committed.is_none() || !self.rolled_back, property::COMMITTED_OR_ROLLED_BACK)?;
         let keys: Vec<_> = self.keys.iter().filter_map(|key| view.key(key)).collect();
@@ -203,7 +312,7 @@ impl Txn {
         }
         if self.committed.is_some() {
             let written =
-                |key: &&KeyView| key.lock_of(self.start_ts).is_some() || key.committed(self.start_ts).is_some();
+                |key: &&KeyView| key.prewritten(self.start_ts).is_some() || key.committed(self.start_ts).is_some();
             ensure(keys.iter().all(written), property::COMMIT_CONSISTENCY)?;
         }
         let committed_on = |key: &&KeyView| key.committed(self.start_ts).is_some();
@@ -221,7 +330,8 @@ impl Txn {
 
     fn check_key(&self, key: &KeyView) -> Checked {
         let records = key.writes.iter().filter(|write| write.start_ts == self.start_ts.version()).count();
-        let has_lock = key.lock_of(self.start_ts).is_some();
+        // A request to lock by force that comes after the end locks all the same, to no effect.
+        let has_lock = key.prewritten(self.start_ts).is_some();
         let commit_ts = key.committed(self.start_ts);
         ensure(records <= 1 && !(has_lock && commit_ts.is_some()), property::LOCK_OR_WRITE)?;
         let Some(commit_ts) = commit_ts else { return Ok(()) };
@@ -235,7 +345,7 @@ impl Txn {
 fn decided_by_locks(txn: &Txn, view: &View) -> Option<Timestamp> {
     let mut commit_ts = Timestamp::ZERO;
     for key in &txn.keys {
-        let lock = view.key(key)?.lock_of(txn.start_ts).filter(|lock| lock.use_async_commit)?;
+        let lock = view.key(key)?.prewritten(txn.start_ts).filter(|lock| lock.use_async_commit)?;
         commit_ts = commit_ts.max(Timestamp::from_version(lock.min_commit_ts));
     }
     Some(commit_ts)

@@ -37,6 +37,7 @@ mod fingerprint;
 pub mod history;
 pub mod mistake;
 mod servers;
+mod session;
 pub mod setup;
 mod view;
 pub mod world;

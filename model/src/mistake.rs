@@ -6,6 +6,7 @@ use tikv_core::error::Execution;
 use tikv_core::machine::Call;
 use tikv_core::request::{Request, Response, Shared};
 use tikv_core::timestamp::Timestamp;
+use tikv_proto::kvrpcpb::prewrite_request::PessimisticAction;
 use tikv_proto::kvrpcpb::{CommitRequest, CommitRole};
 
 use crate::history::History;
@@ -27,6 +28,12 @@ pub enum Mistake {
     FaultsMasked,
     /// Who recovers an async commit is told of no secondaries.
     SecondariesForgotten,
+    /// Prewrites do not check that the pessimistic locks of their keys are still there.
+    LocksUnchecked,
+    /// Releases of pessimistic locks take locks that are newer than they are meant for.
+    LaterLocksReleased,
+    /// Prewrites do not check that locks of fair locking still have the timestamp at which they were taken.
+    LaterLocksTrusted,
 }
 
 impl Mistake {
@@ -43,13 +50,23 @@ impl Mistake {
             }
             (Mistake::LocalClock, Request::CheckTxnStatus(request)) => {
                 let now = Timestamp::from_version(request.current_ts);
-                let mut ahead = request.clone().into_inner();
-                ahead.current_ts = Timestamp::compose(now.physical_ms() + AHEAD_MS, 0).version();
-                *request = Shared::new(ahead);
+                spoil(request, |it| it.current_ts = Timestamp::compose(now.physical_ms() + AHEAD_MS, 0).version());
                 None
             }
             (Mistake::LocksIgnored, Request::Get(_) | Request::BatchGet(_) | Request::Scan(_)) => {
                 call.context.resolved_locks = history.txns.iter().map(|txn| txn.start_ts.version()).collect();
+                None
+            }
+            (Mistake::LocksUnchecked, Request::Prewrite(request)) => {
+                spoil(request, |it| it.pessimistic_actions.fill(PessimisticAction::SkipPessimisticCheck.into()));
+                None
+            }
+            (Mistake::LaterLocksTrusted, Request::Prewrite(request)) => {
+                spoil(request, |it| it.for_update_ts_constraints.clear());
+                None
+            }
+            (Mistake::LaterLocksReleased, Request::PessimisticRollback(request)) => {
+                spoil(request, |it| it.for_update_ts = u64::MAX);
                 None
             }
             _ => None,
@@ -69,4 +86,10 @@ impl Mistake {
     pub(crate) fn on_fault(self, execution: Execution) -> Execution {
         if self == Mistake::FaultsMasked { Execution::NotSent } else { execution }
     }
+}
+
+fn spoil<M: Clone>(request: &mut Shared<M>, change: impl FnOnce(&mut M)) {
+    let mut spoilt = M::clone(request);
+    change(&mut spoilt);
+    *request = Shared::new(spoilt);
 }

@@ -1,8 +1,10 @@
-//! The cluster of a model: one store with the storage of the simulated cluster, regions, and PD's clock.
+//! The cluster of a model: one store with the storage of the simulated cluster and its queues of requests that wait for locks,
+//! regions, and PD's clock.
 //!
 //! PD answers at once and always right: what a slow answer could bring about, a slow message after it brings about as well,
 //! and what an outdated one could, a region that splits after it was learnt does.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use tikv_core::key::{Key, KeyRange};
@@ -10,12 +12,13 @@ use tikv_core::keyspace::KeyCodec;
 use tikv_core::knowledge::Knowledge;
 use tikv_core::machine::Call;
 use tikv_core::request::pd::{PdRegion, PdRequest, PdResponse};
-use tikv_core::request::{Request, RequestContext, Response};
+use tikv_core::request::{Request, RequestContext, RequestKind, Response};
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::{errorpb, metapb};
-use tikv_sim::cluster::region_error;
-use tikv_sim::storage::{Outcome, Storage};
+use tikv_sim::cluster::lock_wait::{LockWaits, Waiter, Woken};
+use tikv_sim::cluster::{CallId, region_error};
+use tikv_sim::storage::{Handled, LockWait, Outcome, Storage};
 
 /// Where the one store listens.
 pub(crate) const ADDRESS: &str = "store-1";
@@ -178,28 +181,103 @@ pub(crate) fn ask_pd(clock: &mut Clock, regions: &Regions, question: &PdRequest)
     }
 }
 
-/// What the store does with a request, and its answer.
-pub(crate) fn execute(storage: &mut Storage, regions: &Regions, call: &Call) -> Response {
-    let kind = call.request.kind();
-    let range = match regions.check(&call.context) {
-        Ok(range) => range,
-        Err(error) => {
-            return Response::of_region_error(kind, *error).unwrap_or_else(|| unreachable!("{kind:?} is of a region"));
-        }
-    };
-    macro_rules! run {
-        ($($kind:ident)+) => {
-            match call.request.clone().with_context(call.context.clone()) {
-                $(Request::$kind(request) => match storage.handle(&range, &*request).outcome {
-                    Outcome::Answer(response) => Response::from(response),
-                    other => unreachable!("TiKV would not answer {request:?}: {other:?}"),
-                },)+
-                other => unreachable!("no machine of the model sends {other:?}"),
-            }
+/// The store at work: what it holds, and who waits there for locks.
+#[derive(Debug)]
+pub(crate) struct Store<'a> {
+    pub(crate) storage: &'a mut Storage,
+    pub(crate) waits: &'a mut LockWaits,
+    pub(crate) regions: &'a Regions,
+    pub(crate) now: Time,
+    /// Answers to requests that have waited.
+    pub(crate) answers: Vec<(CallId, Response)>,
+}
+
+impl Store<'_> {
+    /// What the store does with a request, and its answer; `None` if it waits for a lock, by this name.
+    pub(crate) fn execute(&mut self, name: CallId, call: &Call) -> Option<Response> {
+        let kind = call.request.kind();
+        let range = match self.regions.check(&call.context) {
+            Ok(range) => range,
+            Err(error) => return Some(of_region_error(kind, *error)),
         };
+        macro_rules! run {
+            ($($kind:ident)+) => {
+                match call.request.clone().with_context(call.context.clone()) {
+                    $(Request::$kind(request) => {
+                        let handled = self.storage.handle(&range, &*request);
+                        self.finish(handled).ok().map(Response::from)
+                    })+
+                    Request::PessimisticLock(request) => {
+                        let handled = self.storage.handle(&range, &*request);
+                        let wait = match self.finish(handled) {
+                            Ok(response) => return Some(response.into()),
+                            Err(wait) => *wait,
+                        };
+                        // How long it waits, the model decides.
+                        let (since, deadline) = (self.now, Time::MAX);
+                        self.join(name, Waiter { store_id: STORE_ID, request, wait, since, deadline })
+                    }
+                    other => unreachable!("no machine of the model sends {other:?}"),
+                }
+            };
+        }
+        run!(
+            Get BatchGet Scan Prewrite Commit BatchRollback ResolveLock CheckTxnStatus CheckSecondaryLocks TxnHeartBeat
+            PessimisticRollback
+        )
     }
-    run!(
-        Get BatchGet Scan Prewrite Commit BatchRollback ResolveLock CheckTxnStatus CheckSecondaryLocks TxnHeartBeat
-        PessimisticRollback
-    )
+
+    fn join(&mut self, name: CallId, waiter: Waiter) -> Option<Response> {
+        self.waits.join(name, waiter).map(Response::from)
+    }
+
+    /// Wakes whom a command concerns. What the command waits for, if it has to wait.
+    fn finish<R: Debug>(&mut self, handled: Handled<R>) -> Result<R, Box<LockWait>> {
+        let Handled { outcome, released, acquired } = handled;
+        for lock in &acquired {
+            let victims = self.waits.on_acquired(STORE_ID, lock);
+            self.answers.extend(victims.into_iter().map(|(name, deadlock)| (name, deadlock.into())));
+        }
+        for released in &released {
+            let woken = self.waits.on_released(self.now, STORE_ID, released);
+            self.answer_woken(woken);
+        }
+        match outcome {
+            Outcome::Answer(response) => Ok(response),
+            Outcome::Wait(wait) => Err(wait),
+            Outcome::Refused(refusal) => unreachable!("TiKV would die: {refusal}"),
+        }
+    }
+
+    /// Answers those who need not wait any longer, or tries them again.
+    pub(crate) fn answer_woken(&mut self, woken: Vec<Woken>) {
+        for woken in woken {
+            let (name, answer) = match woken {
+                Woken::Retry(name, waiter, released) => (name, Some(waiter.wait.woken(&released).into())),
+                Woken::TimedOut(name, waiter) => (name, Some(waiter.wait.locked().into())),
+                Woken::Resume(name, waiter) => (name, self.resume(name, waiter)),
+            };
+            self.answers.extend(answer.map(|answer| (name, answer)));
+        }
+    }
+
+    fn resume(&mut self, name: CallId, mut waiter: Waiter) -> Option<Response> {
+        let context = waiter.request.context.as_deref().cloned().unwrap_or_default();
+        let range = match self.regions.check(&context) {
+            Ok(range) => range,
+            Err(error) => return Some(of_region_error(RequestKind::PessimisticLock, *error)),
+        };
+        let handled = self.storage.resume(&range, &waiter.request);
+        match self.finish(handled) {
+            Ok(response) => Some(response.into()),
+            Err(wait) => {
+                waiter.wait = *wait;
+                self.join(name, waiter)
+            }
+        }
+    }
+}
+
+fn of_region_error(kind: RequestKind, error: errorpb::Error) -> Response {
+    Response::of_region_error(kind, error).unwrap_or_else(|| unreachable!("{kind:?} is of a region"))
 }

@@ -15,6 +15,7 @@ use tikv_core::txn::{Commit, CommitOptions, Transaction};
 use crate::client::Program;
 use crate::history::History;
 use crate::servers::LEAP_MS;
+use crate::session::Session;
 
 const BEFORE_A_LEAP: Duration = Duration::from_millis(LEAP_MS / 2);
 
@@ -29,10 +30,49 @@ pub enum Work {
     AsyncWrite(&'static [&'static str]),
     /// The same, in one phase if one request is enough, else in two.
     OnePhaseWrite(&'static [&'static str]),
+    /// Locks keys before it writes them.
+    Pessimistic(Pessimistic),
     /// Reads the keys, by region.
     BatchGet(&'static [&'static str]),
     /// Reads the keys from the first to the last, page by page.
     Scan(&'static [&'static str]),
+}
+
+/// A pessimistic transaction. Locks return what they found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pessimistic {
+    /// The keys that it locks and writes, each once. The first is the primary.
+    pub keys: &'static [&'static str],
+    /// How it locks them.
+    pub locks: Locks,
+    /// How it ends.
+    pub end: End,
+}
+
+/// How a pessimistic transaction locks its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Locks {
+    /// All by one call. The keys must be in order.
+    AtOnce,
+    /// One call a key.
+    OneByOne,
+    /// One call a key, in fair locking; all over again if that met a conflict.
+    Fairly,
+    /// The first key in fair locking, which is then cancelled; all over again one by one.
+    FairlyAtFirst,
+}
+
+/// How a pessimistic transaction ends once everything is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// It commits in two phases.
+    Commit,
+    /// It commits asynchronously.
+    AsyncCommit,
+    /// It commits in one phase if one request is enough, else in two.
+    OnePhaseCommit,
+    /// It is rolled back.
+    RollBack,
 }
 
 /// How often things can go wrong.
@@ -48,6 +88,8 @@ pub struct Luck {
     pub abandons: u8,
     /// Splits of a region.
     pub splits: u8,
+    /// Lock requests that the store lets wait no longer though no time leaps. When time leaps, it lets none wait.
+    pub impatience: u8,
     /// Leaps of time. When nothing else can happen time leaps in any case.
     pub leaps: u8,
 }
@@ -63,26 +105,30 @@ pub struct Setup {
     pub split_at: Option<&'static str>,
     /// What each client does.
     pub clients: Vec<Vec<Work>>,
-    /// Whether transactions are large enough for a heartbeat.
+    /// Whether transactions have a heartbeat. Those without one that are pessimistic do not outlive a leap, as others do not.
     pub heartbeats: bool,
     /// How much can go wrong.
     pub luck: Luck,
 }
 
 impl Work {
-    /// The keys it is about, in order.
+    /// The keys it is about, in order; of a pessimistic transaction in the order in which it locks them.
     #[must_use]
     pub fn keys(self) -> Vec<Key> {
         let keys = match self {
             Work::Write(keys) | Work::WriteInTime(keys) => keys,
             Work::AsyncWrite(keys) | Work::OnePhaseWrite(keys) => keys,
             Work::BatchGet(keys) | Work::Scan(keys) => keys,
+            Work::Pessimistic(script) => script.keys,
         };
         keys.iter().map(|key| Key::from(*key)).collect()
     }
 
     fn prewrites_decide(self) -> bool {
-        matches!(self, Work::AsyncWrite(_) | Work::OnePhaseWrite(_))
+        match self {
+            Work::Pessimistic(script) => matches!(script.end, End::AsyncCommit | End::OnePhaseCommit),
+            _ => matches!(self, Work::AsyncWrite(_) | Work::OnePhaseWrite(_)),
+        }
     }
 
     fn options(self, config: &Config, now: Time) -> CommitOptions {
@@ -91,6 +137,10 @@ impl Work {
             Work::WriteInTime(_) => options.call.deadline = now + BEFORE_A_LEAP,
             Work::AsyncWrite(_) => options.async_commit = true,
             Work::OnePhaseWrite(_) => options.one_phase_commit = true,
+            Work::Pessimistic(script) => {
+                options.async_commit = script.end == End::AsyncCommit;
+                options.one_phase_commit = script.end == End::OnePhaseCommit;
+            }
             _ => {}
         }
         options
@@ -108,6 +158,11 @@ impl Work {
         let keys = self.keys();
         let value = Bytes::from(format!("{}.{}", owner.0, owner.1));
         let operation = match self {
+            Work::Pessimistic(script) => {
+                history.begin_pessimistic(ts, owner, keys, value.clone(), self.prewrites_decide());
+                let txn = Transaction::new(config, ts, now, self.options(config, now));
+                return Program::Session(Box::new(Session::new(txn, script, value, outlives_leaps(config))));
+            }
             Work::Write(_) | Work::WriteInTime(_) | Work::AsyncWrite(_) | Work::OnePhaseWrite(_) => {
                 history.begin(ts, owner, keys.clone(), value.clone(), self.prewrites_decide());
                 Operation::Commit(write(config, (ts, now), keys, &value, self.options(config, now)))
@@ -126,6 +181,27 @@ impl Work {
         };
         Program::Operation(Box::new(operation))
     }
+}
+
+/// The configuration of a case: a leap is the end of whatever has no heartbeat.
+pub(crate) fn config(heartbeats: bool) -> Config {
+    let mut config = Config::default();
+    if heartbeats {
+        config.heartbeat_txn_bytes = 0;
+    } else {
+        config.managed_lock_ttl = config.lock_ttl;
+    }
+    config
+}
+
+/// Whether the owner of a pessimistic transaction keeps it alive while it does nothing.
+fn outlives_leaps(config: &Config) -> bool {
+    config.heartbeat_txn_bytes == 0
+}
+
+/// Writes keys in one transaction that begins at `ts`, in two phases.
+pub(crate) fn write_all(config: &Config, ts: Timestamp, now: Time, keys: Vec<Key>, value: &Bytes) -> Operation {
+    Operation::Commit(write(config, (ts, now), keys, value, CommitOptions::new(config)))
 }
 
 /// Reads keys at `ts`.

@@ -69,6 +69,12 @@ impl KeyView {
     pub(crate) fn lock_of(&self, start_ts: Timestamp) -> Option<&LockInfo> {
         self.lock.as_ref().filter(|lock| lock.lock_version == start_ts.version())
     }
+
+    /// The same, unless it is pessimistic: that one protects the key, but holds nothing to be committed.
+    #[must_use]
+    pub(crate) fn prewritten(&self, start_ts: Timestamp) -> Option<&LockInfo> {
+        self.lock_of(start_ts).filter(|lock| lock.lock_type() != Op::PessimisticLock)
+    }
 }
 
 fn ask<C: Command>(storage: &mut Storage, question: &C) -> C::Response {

@@ -3,16 +3,18 @@
 //! | step | what happens |
 //! |---|---|
 //! | begin | a client begins the next operation of its script, at a fresh timestamp |
-//! | execute | a message arrives, in any order, and is answered |
+//! | execute | a message arrives, in any order, and is answered, unless it has to wait for a lock |
 //! | duplicate | the network makes a copy of a message |
 //! | answer | an answer arrives |
+//! | be impatient | the store lets a request wait no longer for a lock |
+//! | wake others | the store wakes all that waited for a lock, since who was woken first may not have come back |
 //! | time out | a client waits no longer; the message may yet arrive, at any time or never |
 //! | refuse | a message does not leave its client |
 //! | wake | a sleep ends |
 //! | abandon | the owner of an operation loses interest |
 //! | crash | a client dies; its messages may yet arrive |
 //! | split | a region splits |
-//! | leap | time passes, so that all locks of before expire |
+//! | leap | time passes, so that all locks of before expire, and no request waits any longer |
 //!
 //! Bad luck is rationed, which is what bounds the model; everything else happens in every order. A sleep that could only be
 //! followed by the same question ends when something in the cluster has changed.
@@ -25,8 +27,11 @@ use tikv_core::error::{Execution, Fault, FaultKind};
 use tikv_core::key::Key;
 use tikv_core::machine::{Call, Event, Token};
 use tikv_core::request::{Access, Request, Response};
+use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::{Action as TxnAction, CheckTxnStatusResponse};
+use tikv_sim::cluster::CallId;
+use tikv_sim::cluster::lock_wait::{LockWaits, Woken};
 use tikv_sim::storage::Storage;
 
 use crate::client::{Client, Effects, Surroundings, TaskId, Wait};
@@ -34,7 +39,8 @@ use crate::explorer::Model;
 use crate::fingerprint::{Part, fingerprint};
 use crate::history::{History, Read, Reported, property};
 use crate::mistake::Mistake;
-use crate::servers::{ADDRESS, Clock, Regions, execute};
+use crate::servers::{ADDRESS, Clock, Regions, Store};
+use crate::session::Note;
 use crate::setup::{Luck, Setup};
 use crate::view::View;
 
@@ -51,6 +57,8 @@ pub struct World {
     /// In the order of their fingerprints, so that the order in which they were sent does not tell states apart.
     messages: Vec<Part<Message>>,
     storage: Part<Storage>,
+    /// Who waits in the store for a lock.
+    waits: Part<LockWaits>,
     /// Of the storage; follows from it.
     view: Arc<View>,
     regions: Part<Regions>,
@@ -59,13 +67,23 @@ pub struct World {
     history: Part<History>,
 }
 
-/// A call on its way, or its answer on the way back.
+/// A call, and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Message {
     /// Who waits for the answer, if anybody.
     waiter: Option<Waiter>,
     call: Arc<Call>,
-    answer: Option<Arc<Response>>,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// On its way.
+    Sent,
+    /// In the store, where it waits for a lock.
+    Queued(CallId),
+    /// The answer is on its way back.
+    Answered(Arc<Response>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +104,10 @@ pub enum Action {
     Duplicate(usize),
     /// The answer arrives at its client.
     Answer(usize),
+    /// The store lets the request wait no longer for a lock.
+    BeImpatient(usize),
+    /// The store wakes all whose lock has gone some time ago.
+    WakeOthers,
     /// The client gets no answer in time.
     TimeOut(usize),
     /// The message does not leave its client.
@@ -115,10 +137,7 @@ impl Protocol {
     /// As the client ships.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let (keys, mut config) = (setup.keys(), Config::default());
-        if setup.heartbeats {
-            config.heartbeat_txn_bytes = 0;
-        }
+        let (keys, config) = (setup.keys(), crate::setup::config(setup.heartbeats));
         Protocol { setup, mistake: None, config, keys }
     }
 
@@ -139,8 +158,11 @@ impl Protocol {
         for (task, call) in effects.calls {
             let waiter = Waiter { client: index, task, token: call.token };
             for (waiter, call) in self.wire(world, waiter, call) {
-                world.insert(Message { waiter, call: Arc::new(call), answer: None });
+                world.insert(Message { waiter, call: Arc::new(call), stage: Stage::Sent });
             }
+        }
+        if !effects.notes.is_empty() {
+            world.history.edit(|history| effects.notes.into_iter().for_each(|it| note(history, it)));
         }
         if let Some(end) = effects.ended {
             let owner = (index, world.clients[index].begun - 1);
@@ -167,21 +189,74 @@ impl Protocol {
     }
 
     fn execute(&self, world: &mut World, place: usize) {
-        let mut message = world.take(place);
+        let message = world.take(place);
+        let name = world.unused_name();
+        let answer = self.serve(world, |store| store.execute(name, &message.call));
+        match answer {
+            Some(answer) => self.take_answer(world, message, answer),
+            None => world.insert(Message { stage: Stage::Queued(name), ..message }),
+        }
+    }
+
+    /// Puts the store to work, and sends the answers to those who have waited.
+    fn serve<T>(&self, world: &mut World, work: impl FnOnce(&mut Store<'_>) -> T) -> T {
         let before = world.storage.fingerprint();
-        let World { storage, regions, .. } = world;
-        let mut answer = storage.edit(|storage| execute(storage, regions, &message.call));
+        let World { storage, waits, regions, clock, .. } = world;
+        let now = clock.now();
+        let (result, answers) = storage.edit(|storage| {
+            waits.edit(|waits| {
+                let mut store = Store { storage, waits, regions, now, answers: Vec::new() };
+                let result = work(&mut store);
+                (result, store.answers)
+            })
+        });
         if world.storage.fingerprint() != before {
             world.on_change(&self.keys);
         }
+        for (name, answer) in answers {
+            if let Some(message) = world.take_queued(name) {
+                self.take_answer(world, message, answer);
+            }
+        }
+        result
+    }
+
+    fn take_answer(&self, world: &mut World, mut message: Message, mut answer: Response) {
         world.check_expiry(&self.config, &message.call, &answer);
         if let Some(mistake) = self.mistake {
             mistake.on_answer(&mut answer);
         }
         let Some(waiter) = message.waiter else { return };
         if !self.is_taken_quietly(world, waiter, &answer) {
-            message.answer = Some(Arc::new(answer));
+            message.stage = Stage::Answered(Arc::new(answer));
             world.insert(message);
+        }
+    }
+
+    fn be_impatient(&self, world: &mut World, place: usize) {
+        let Stage::Queued(name) = world.messages[place].stage else { return };
+        world.luck.impatience -= 1;
+        self.serve(world, |store| {
+            if let Some(waiter) = store.waits.remove(name) {
+                store.answer_woken(vec![Woken::TimedOut(name, waiter)]);
+            }
+        });
+    }
+
+    /// The store does what is due at that time.
+    fn wake_queued(&self, world: &mut World, now: Time) {
+        self.serve(world, |store| {
+            let woken = store.waits.wake(now);
+            store.answer_woken(woken);
+        });
+    }
+
+    fn leap(&self, world: &mut World) {
+        world.luck.leaps = world.luck.leaps.saturating_sub(1);
+        world.clock.leaps += 1;
+        self.wake_queued(world, Time::MAX);
+        for client in &mut world.clients {
+            client.edit(Client::on_leap);
         }
     }
 
@@ -201,7 +276,8 @@ impl Protocol {
     }
 
     fn answer(&self, world: &mut World, place: usize) {
-        let Message { waiter: Some(Waiter { client, task, token }), answer: Some(answer), .. } = world.take(place)
+        let Message { waiter: Some(Waiter { client, task, token }), stage: Stage::Answered(answer), .. } =
+            world.take(place)
         else {
             return;
         };
@@ -214,7 +290,7 @@ impl Protocol {
         let message = world.take(place);
         let Some(waiter) = message.waiter else { return };
         if execution == Execution::MaybeExecuted {
-            world.insert_orphan(&message.call);
+            world.insert_orphan(message);
         }
         let execution = self.mistake.map_or(execution, |mistake| mistake.on_fault(execution));
         let event = Event::Reply(Err(Fault::new(kind, execution, ADDRESS)));
@@ -266,6 +342,7 @@ impl Model for Protocol {
         World {
             clients: clients.collect(),
             messages: Vec::new(),
+            waits: Part::new(LockWaits::default()),
             view: Arc::new(View::new(&storage, &self.keys)),
             storage: Part::new(storage),
             regions: Part::new(regions),
@@ -287,22 +364,29 @@ impl Model for Protocol {
             }
         }
         for (place, message) in world.messages.iter().enumerate() {
-            if message.answer.is_some() {
-                actions.push(Action::Answer(place));
-                continue;
-            }
-            actions.push(Action::Execute(place));
             // An answer that is lost is a message that arrives after its client has given up.
-            if world.luck.faults > 0 && message.waiter.is_some() {
-                actions.extend([Action::TimeOut(place), Action::Refuse(place)]);
-            }
-            if world.luck.duplicates > 0 && is_write(&message.call.request) {
-                actions.push(Action::Duplicate(place));
+            let may_fail = world.luck.faults > 0 && message.waiter.is_some();
+            match message.stage {
+                Stage::Answered(_) => actions.push(Action::Answer(place)),
+                Stage::Queued(_) => {
+                    actions.extend(may_fail.then_some(Action::TimeOut(place)));
+                    actions.extend((world.luck.impatience > 0).then_some(Action::BeImpatient(place)));
+                }
+                Stage::Sent => {
+                    actions.push(Action::Execute(place));
+                    if may_fail {
+                        actions.extend([Action::TimeOut(place), Action::Refuse(place)]);
+                    }
+                    if world.luck.duplicates > 0 && is_write(&message.call.request) {
+                        actions.push(Action::Duplicate(place));
+                    }
+                }
             }
         }
+        actions.extend(world.next_round().map(|_| Action::WakeOthers));
         self.luck_actions(world, &mut actions);
         // When nothing else can happen, time passes, however often it has.
-        let waits = world.clients.iter().any(|client| client.waits_for_change());
+        let waits = world.clients.iter().any(|client| client.waits_for_change()) || world.is_anybody_queued();
         if waits && actions.iter().all(|action| matches!(action, Action::Split)) && world.clock.leaps < MAX_LEAPS {
             actions.push(Action::Leap);
         }
@@ -316,8 +400,14 @@ impl Model for Protocol {
             Action::Execute(place) => self.execute(&mut world, place),
             Action::Duplicate(place) => {
                 world.luck.duplicates -= 1;
-                let call = Arc::clone(&world.messages[place].call);
-                world.insert_orphan(&call);
+                let copy = Message::clone(&world.messages[place]);
+                world.insert_orphan(copy);
+            }
+            Action::BeImpatient(place) => self.be_impatient(&mut world, place),
+            Action::WakeOthers => {
+                if let Some(now) = world.next_round() {
+                    self.wake_queued(&mut world, now);
+                }
             }
             Action::Answer(place) => self.answer(&mut world, place),
             Action::TimeOut(place) => self.fault(&mut world, place, FaultKind::Timeout, Execution::MaybeExecuted),
@@ -343,22 +433,17 @@ impl Model for Protocol {
                     world.wake_all();
                 }
             }
-            Action::Leap => {
-                world.luck.leaps = world.luck.leaps.saturating_sub(1);
-                world.clock.leaps += 1;
-                for client in &mut world.clients {
-                    client.edit(Client::on_leap);
-                }
-            }
+            Action::Leap => self.leap(&mut world),
         }
         world
     }
 
     fn fingerprint(&self, world: &World) -> u64 {
-        let World { clients, messages, storage, regions, clock, luck, history, view: _ } = world;
+        let World { clients, messages, storage, waits, regions, clock, luck, history, view: _ } = world;
         let clients: Vec<u64> = clients.iter().map(Part::fingerprint).collect();
         let messages: Vec<u64> = messages.iter().map(Part::fingerprint).collect();
-        let rest = (storage.fingerprint(), regions.fingerprint(), history.fingerprint(), clock, luck);
+        let store = (storage.fingerprint(), waits.fingerprint());
+        let rest = (store, regions.fingerprint(), history.fingerprint(), clock, luck);
         fingerprint(&(clients, messages, rest))
     }
 
@@ -387,9 +472,9 @@ impl World {
     }
 
     /// A call whose answer nobody waits for. One that only reads is forgotten, as it would make no difference.
-    fn insert_orphan(&mut self, call: &Arc<Call>) {
-        if is_write(&call.request) {
-            self.insert(Message { waiter: None, call: Arc::clone(call), answer: None });
+    fn insert_orphan(&mut self, message: Message) {
+        if is_write(&message.call.request) {
+            self.insert(Message { waiter: None, ..message });
         }
     }
 
@@ -401,9 +486,36 @@ impl World {
     fn forget(&mut self, waiter: Waiter) {
         let Some(place) = self.messages.iter().position(|message| message.waiter == Some(waiter)) else { return };
         let message = self.take(place);
-        if message.answer.is_none() {
-            self.insert_orphan(&message.call);
+        if !matches!(message.stage, Stage::Answered(_)) {
+            self.insert_orphan(message);
         }
+    }
+
+    fn queued(&self) -> impl Iterator<Item = (usize, CallId, &Message)> {
+        self.messages.iter().enumerate().filter_map(|(place, message)| match message.stage {
+            Stage::Queued(name) => Some((place, name, &**message)),
+            _ => None,
+        })
+    }
+
+    /// A name for a request that has to wait: the later they come, the larger.
+    fn unused_name(&self) -> CallId {
+        CallId::new(self.queued().map(|(_, name, _)| name.number() + 1).max().unwrap_or(0))
+    }
+
+    fn take_queued(&mut self, name: CallId) -> Option<Message> {
+        let (place, ..) = self.queued().find(|(_, other, _)| *other == name)?;
+        Some(self.take(place))
+    }
+
+    /// Whether a client waits for a request that waits in the store.
+    fn is_anybody_queued(&self) -> bool {
+        self.queued().any(|(_, _, message)| message.waiter.is_some())
+    }
+
+    /// When the store wakes all whose lock has gone. Nothing else is due at any time.
+    fn next_round(&self) -> Option<Time> {
+        self.waits.next_wakeup().filter(|time| *time < Time::MAX)
     }
 
     /// The storage has changed.
@@ -430,10 +542,14 @@ impl World {
             return;
         };
         if is_rollback(answer) {
-            let least_ttl_ms = u64::try_from(config.lock_ttl.as_millis()).unwrap_or(u64::MAX);
-            let start_ms = Timestamp::from_version(request.lock_ts).physical_ms();
-            if start_ms.saturating_add(least_ttl_ms) >= self.clock.physical_ms() {
+            let start_ts = Timestamp::from_version(request.lock_ts);
+            let is_pessimistic = self.history.txn(start_ts).is_some_and(|txn| txn.is_pessimistic);
+            let least_ttl = if is_pessimistic { config.managed_lock_ttl } else { config.lock_ttl };
+            let least_ttl_ms = u64::try_from(least_ttl.as_millis()).unwrap_or(u64::MAX);
+            if start_ts.physical_ms().saturating_add(least_ttl_ms) >= self.clock.physical_ms() {
                 self.history.edit(|history| history.broken = Some(property::ALIVE));
+            } else if is_pessimistic {
+                self.history.edit(|history| history.expire(start_ts));
             }
         }
     }
@@ -442,11 +558,27 @@ impl World {
 fn is_rollback(answer: &CheckTxnStatusResponse) -> bool {
     answer.error.is_none()
         && answer.region_error.is_none()
-        && matches!(answer.action(), TxnAction::TtlExpireRollback | TxnAction::LockNotExistRollback)
+        && matches!(
+            answer.action(),
+            TxnAction::TtlExpireRollback | TxnAction::LockNotExistRollback | TxnAction::TtlExpirePessimisticRollback
+        )
 }
 
 fn is_write(request: &Request) -> bool {
     request.kind().facts().access != Access::Read
+}
+
+fn note(history: &mut History, note: Note) {
+    match note {
+        Note::Locked(start_ts, keys) => {
+            // What was locked before has been noted then.
+            for key in keys.into_iter().filter(|key| key.is_locked && !key.lock_ts.is_zero()) {
+                history.locked(start_ts, key.key, key.lock_ts, key.value);
+            }
+        }
+        Note::Committing(start_ts) => history.commit_locks(start_ts),
+        Note::Dropped(start_ts) => history.drop_locks(start_ts),
+    }
 }
 
 /// What the caller of an operation is told. A read that fails says nothing.
@@ -460,6 +592,7 @@ fn record(history: &mut History, end: Outcome, owner: (usize, usize), keys: Vec<
                 Err(_) => Reported::Failed,
             },
         ),
+        Outcome::LockKeys(_) | Outcome::PessimisticRollback(()) => history.report(owner, Reported::Failed),
         Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read) => {
             let read_ts = read.read_through.read_ts();
             if let Ok(pairs) = read.result {

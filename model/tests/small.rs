@@ -5,7 +5,7 @@ use tikv_model::cases;
 use tikv_model::explorer::{Broken, Explored, Limits, explore};
 use tikv_model::history::property;
 use tikv_model::mistake::Mistake;
-use tikv_model::setup::{Luck, Setup, Work};
+use tikv_model::setup::{End, Locks, Luck, Pessimistic, Setup, Work};
 use tikv_model::world::Protocol;
 
 const LIMITS: Limits = Limits { states: 200_000, threads: 2 };
@@ -63,4 +63,35 @@ fn an_async_commit_recovered_without_its_secondaries_is_found() {
     let clients = vec![vec![Work::AsyncWrite(&["a", "b"])], vec![Work::BatchGet(&["a", "b"])]];
     let broken = explore_with(Mistake::SecondariesForgotten, clients, Luck { crashes: 1, ..Luck::default() });
     assert!([property::ASYNC_DECIDED, property::COMMIT_CONSISTENCY].contains(&broken.property), "{broken:?}");
+}
+
+/// The version that is lost can even be overwritten: one that commits in one phase does so at a timestamp that PD has not given
+/// yet, and gives to the other one then.
+const LOST_UPDATE: [&str; 2] = [property::NO_LOST_UPDATE, property::COMMIT_CONSISTENCY];
+
+fn pessimistic(keys: &'static [&'static str], locks: Locks) -> Work {
+    Work::Pessimistic(Pessimistic { keys, locks, end: End::Commit })
+}
+
+#[test]
+fn a_pessimistic_lock_that_nobody_checks_when_its_key_is_prewritten_is_found() {
+    let clients = vec![vec![pessimistic(&["a"], Locks::AtOnce)], vec![Work::OnePhaseWrite(&["a"])]];
+    let broken = explore_with(Mistake::LocksUnchecked, clients, Luck { leaps: 1, ..Luck::default() });
+    assert!(LOST_UPDATE.contains(&broken.property), "{broken:?}");
+}
+
+#[test]
+fn a_release_that_takes_a_later_lock_away_is_found() {
+    let clients = vec![vec![pessimistic(&["a", "b"], Locks::FairlyAtFirst)]];
+    let broken = explore_with(Mistake::LaterLocksReleased, clients, Luck::default());
+    assert_eq!(broken.property, property::LOCK_HELD);
+    assert!(broken.steps.iter().any(|step| step.starts_with("executed: PessimisticRollback a")), "{broken:?}");
+}
+
+#[test]
+fn a_later_lock_of_fair_locking_that_is_taken_for_the_one_reported_is_found() {
+    let clients = vec![vec![pessimistic(&["a"], Locks::Fairly)], vec![Work::OnePhaseWrite(&["a"])]];
+    let luck = Luck { duplicates: 1, leaps: 1, ..Luck::default() };
+    let broken = explore_with(Mistake::LaterLocksTrusted, clients, luck);
+    assert!(LOST_UPDATE.contains(&broken.property), "{broken:?}");
 }

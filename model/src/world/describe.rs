@@ -4,8 +4,9 @@ use bytes::Bytes;
 use tikv_core::machine::Call;
 use tikv_core::request::{Request, Response};
 use tikv_core::timestamp::Timestamp;
+use tikv_proto::kvrpcpb::KeyError;
 
-use super::{Action, Message, Waiter, World};
+use super::{Action, Message, Stage, Waiter, World};
 
 impl World {
     pub(super) fn describe(&self, action: &Action) -> String {
@@ -15,6 +16,8 @@ impl World {
             Action::Execute(place) => format!("executed: {}", message(place)),
             Action::Duplicate(place) => format!("copied: {}", message(place)),
             Action::Answer(place) => format!("answered: {}", message(place)),
+            Action::BeImpatient(place) => format!("waits no longer: {}", message(place)),
+            Action::WakeOthers => "the store wakes all whose lock has gone".to_owned(),
             Action::TimeOut(place) => format!("timed out: {}", message(place)),
             Action::Refuse(place) => format!("not sent: {}", message(place)),
             Action::Wake(client, task, _) => format!("client {client}: machine {task} wakes"),
@@ -31,9 +34,10 @@ fn describe(message: &Message) -> String {
         Some(Waiter { client, task, .. }) => format!("{} of client {client}, machine {task}", call(&message.call)),
         None => format!("{} of nobody", call(&message.call)),
     };
-    match message.answer.as_deref() {
-        Some(answer) => format!("{who}: {}", gist(answer)),
-        None => who,
+    match &message.stage {
+        Stage::Answered(answer) => format!("{who}: {}", gist(answer)),
+        Stage::Queued(_) => format!("{who}, which waits"),
+        Stage::Sent => who,
     }
 }
 
@@ -56,6 +60,19 @@ fn gist(answer: &Response) -> String {
             });
             format!("[{}]", pairs.collect::<Vec<_>>().join(", "))
         }
+        Response::PessimisticLock(it) => match it.errors.first() {
+            Some(error) => key_error(error),
+            None => format!("locked, {:?}, {:?}", it.values, it.results),
+        },
+        other => format!("{other:?}"),
+    }
+}
+
+fn key_error(error: &KeyError) -> String {
+    match error {
+        KeyError { locked: Some(lock), .. } => format!("locked by {}", ts(lock.lock_version)),
+        KeyError { deadlock: Some(_), .. } => "deadlock".to_owned(),
+        KeyError { conflict: Some(conflict), .. } => format!("conflict with {}", ts(conflict.conflict_commit_ts)),
         other => format!("{other:?}"),
     }
 }
@@ -66,6 +83,16 @@ fn call(call: &Call) -> String {
             let keys: Vec<_> = it.mutations.iter().map(|mutation| mutation.key.clone()).collect();
             format!("Prewrite {} of {}", names(&keys), ts(it.start_version))
         }
+        Request::PessimisticLock(it) => {
+            let keys: Vec<_> = it.mutations.iter().map(|mutation| mutation.key.clone()).collect();
+            let how = if it.wake_up_mode == 0 { "" } else { " by force" };
+            format!("PessimisticLock {} of {} at {}{how}", names(&keys), ts(it.start_version), ts(it.for_update_ts))
+        }
+        Request::PessimisticRollback(it) => {
+            let (start_ts, for_update_ts) = (ts(it.start_version), ts(it.for_update_ts));
+            format!("PessimisticRollback {} of {start_ts} up to {for_update_ts}", names(&it.keys))
+        }
+        Request::TxnHeartBeat(it) => format!("TxnHeartBeat of {}", ts(it.start_version)),
         Request::Commit(it) => {
             format!("Commit {} of {} at {}", names(&it.keys), ts(it.start_version), ts(it.commit_version))
         }

@@ -8,6 +8,10 @@
 //!
 //! Shared locks are woken together. A wait ends with `KeyIsLocked` when its time is up, and with a deadlock when it would
 //! close a circle. TiKV: `LockWaitQueues`, `WaiterManager`, `DetectTable` (which is one table for the cluster here, too).
+//!
+//! [`LockWaits`] is data: who runs a [`Storage`](crate::storage::Storage) without the cluster around it can keep one of his own.
+//! He lets requests [join](LockWaits::join), tells it which locks [went](LockWaits::on_released) and which
+//! [came](LockWaits::on_acquired), and answers or resumes whom it wakes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,18 +31,23 @@ use crate::storage::{LockWait, ReleasedLock};
 const WAKE_UP_DELAY: Duration = Duration::from_millis(20);
 
 /// A request that waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Waiter {
-    pub(super) store_id: u64,
-    pub(super) request: Shared<PessimisticLockRequest>,
-    pub(super) wait: LockWait,
-    pub(super) since: Time,
-    pub(super) deadline: Time,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Waiter {
+    /// The store where it waits.
+    pub store_id: u64,
+    /// The request.
+    pub request: Shared<PessimisticLockRequest>,
+    /// What it waits for.
+    pub wait: LockWait,
+    /// When it began to wait.
+    pub since: Time,
+    /// How long it waits at most.
+    pub deadline: Time,
 }
 
 /// What becomes of a request that waited.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Woken {
     /// It is answered: retry.
     Retry(CallId, Waiter, ReleasedLock),
     /// It is tried again.
@@ -48,14 +57,14 @@ pub(super) enum Woken {
 }
 
 /// All requests that wait.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct LockWaits {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LockWaits {
     waiters: BTreeMap<CallId, Waiter>,
     /// By store and key. A queue is there as long as somebody waits in it.
     queues: BTreeMap<(u64, Key), Queue>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Queue {
     /// By start_ts; with the round in which the request joined.
     members: BTreeMap<(Timestamp, CallId), u64>,
@@ -76,7 +85,7 @@ struct Edge<'a> {
 
 impl LockWaits {
     /// Lets a request wait, unless that would close a circle: then the deadlock is its answer.
-    pub(super) fn join(&mut self, call: CallId, waiter: Waiter) -> Option<PessimisticLockResponse> {
+    pub fn join(&mut self, call: CallId, waiter: Waiter) -> Option<PessimisticLockResponse> {
         if let Some(deadlock) = self.deadlock(&waiter) {
             return Some(waiter.wait.deadlock(deadlock));
         }
@@ -87,7 +96,7 @@ impl LockWaits {
     }
 
     /// A lock on a store has gone.
-    pub(super) fn on_released(&mut self, now: Time, store_id: u64, released: &ReleasedLock) -> Vec<Woken> {
+    pub fn on_released(&mut self, now: Time, store_id: u64, released: &ReleasedLock) -> Vec<Woken> {
         let place = (store_id, released.key.clone());
         let Some(queue) = self.queues.get_mut(&place) else { return Vec::new() };
         let mut woken = Vec::new();
@@ -124,7 +133,7 @@ impl LockWaits {
     }
 
     /// Somebody has locked a key: those who wait for the key wait for him now. Deadlocks that come of it.
-    pub(super) fn on_acquired(&mut self, store_id: u64, lock: &LockInfo) -> Vec<(CallId, PessimisticLockResponse)> {
+    pub fn on_acquired(&mut self, store_id: u64, lock: &LockInfo) -> Vec<(CallId, PessimisticLockResponse)> {
         let Some(queue) = self.queues.get(&(store_id, Key::from(lock.key.clone()))) else { return Vec::new() };
         let calls: Vec<CallId> = queue.members.keys().map(|(_, call)| *call).collect();
         let mut victims = Vec::new();
@@ -141,14 +150,14 @@ impl LockWaits {
     }
 
     /// When somebody has to be woken at the latest.
-    pub(super) fn next_wakeup(&self) -> Option<Time> {
+    pub fn next_wakeup(&self) -> Option<Time> {
         let deadlines = self.waiters.values().map(|waiter| waiter.deadline);
         let rounds = self.queues.values().filter_map(|queue| Some(queue.wake_all.as_ref()?.0));
         deadlines.chain(rounds).min()
     }
 
     /// Wakes whose time has come.
-    pub(super) fn wake(&mut self, now: Time) -> Vec<Woken> {
+    pub fn wake(&mut self, now: Time) -> Vec<Woken> {
         let mut woken = Vec::new();
         let is_due = |queue: &Queue| queue.wake_all.as_ref().is_some_and(|(at, _)| *at <= now);
         let due: Vec<_> =
@@ -184,7 +193,7 @@ impl LockWaits {
     }
 
     /// Takes away all that wait on a store.
-    pub(super) fn clear_store(&mut self, store_id: u64) -> Vec<CallId> {
+    pub fn clear_store(&mut self, store_id: u64) -> Vec<CallId> {
         let here = |waiter: &Waiter| waiter.store_id == store_id;
         let calls: Vec<_> = self.waiters.iter().filter(|(_, waiter)| here(waiter)).map(|(call, _)| *call).collect();
         for call in &calls {
@@ -194,7 +203,7 @@ impl LockWaits {
     }
 
     /// Takes a request away that nobody waits for any more.
-    pub(super) fn remove(&mut self, call: CallId) -> Option<Waiter> {
+    pub fn remove(&mut self, call: CallId) -> Option<Waiter> {
         let waiter = self.waiters.remove(&call)?;
         let place = waiter.place();
         if let Some(queue) = self.queues.get_mut(&place) {
@@ -207,7 +216,7 @@ impl LockWaits {
     }
 
     /// Who waits on a store. TiKV: `GetLockWaitInfo`.
-    pub(super) fn entries(&self, now: Time, store_id: u64) -> Vec<WaitForEntry> {
+    pub fn entries(&self, now: Time, store_id: u64) -> Vec<WaitForEntry> {
         let here = self.waiters.values().filter(|waiter| waiter.store_id == store_id);
         here.flat_map(Waiter::edges).map(|edge| edge.entry(now)).collect()
     }

@@ -41,7 +41,7 @@ mod bounds;
 mod check;
 mod faults;
 mod fingerprint;
-mod lock_wait;
+pub mod lock_wait;
 mod options;
 pub mod region_error;
 mod regions;
@@ -85,6 +85,20 @@ use crate::storage::{Config, RawFormat, Storage};
 /// Names a request to a store that was not answered at once. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(u64);
+
+impl CallId {
+    /// For callers that keep requests waiting by themselves: see [`lock_wait`].
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        CallId(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// What comes back from a store.
 pub type StoreReply = Result<Response, CallError>;

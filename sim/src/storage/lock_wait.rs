@@ -15,7 +15,7 @@ use tikv_proto::kvrpcpb::{
 use super::errors::{Conflict, Error};
 
 /// A lock that a command removed from a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReleasedLock {
     /// The key that carried the lock.
     pub key: Key,
@@ -28,7 +28,7 @@ pub struct ReleasedLock {
 }
 
 /// A pessimistic lock request that waits for another transaction's lock. Nothing of it has been done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockWait {
     /// The key it waits for; of several keys the first that is locked.
     pub key: Key,
