@@ -19,6 +19,7 @@ use tikv_grpc::KeepAlive;
 
 use crate::Error;
 use crate::driver::{KeySpaces, Operation, Shared};
+use crate::interceptor::{Interceptor, Interceptors};
 use crate::net::{NetOptions, PdService, StorePool};
 use crate::raw::RawClient;
 use crate::runtime::Runtime;
@@ -34,6 +35,7 @@ use tikv_core::oracle::FetchTimestamp;
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    interceptors: Interceptors,
 }
 
 /// Makes a [`Client`]. The defaults are client-go's.
@@ -84,6 +86,37 @@ impl Client {
             timeout: None,
             seed: None,
         }
+    }
+
+    /// The same client; but what is done with this handle of it (transactions, snapshots, raw calls, and what these do in the
+    /// background) shows its RPCs to `interceptor`, too. Those that were given before see an RPC first, and its end last.
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// #[derive(Default)]
+    /// struct Count(AtomicU64);
+    ///
+    /// impl tikv::Interceptor for Count {
+    ///     fn before(&self, _: &mut tikv::OutgoingRpc<'_>) {
+    ///         self.0.fetch_add(1, Ordering::Relaxed);
+    ///     }
+    /// }
+    ///
+    /// # async fn example(client: tikv::Client) -> Result<(), tikv::Error> {
+    /// let count = Arc::new(Count::default());
+    /// let txn = client.with_interceptor(count.clone()).begin().await?;
+    /// txn.get("key").await?;
+    /// println!("{} requests", count.0.load(Ordering::Relaxed));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// client-go: `SetRPCInterceptor`, `AddRPCInterceptor`, `interceptor.WithRPCInterceptor`.
+    #[must_use]
+    pub fn with_interceptor(&self, interceptor: Arc<dyn Interceptor>) -> Client {
+        Client { shared: Arc::clone(&self.shared), interceptors: self.interceptors.with(interceptor) }
     }
 
     /// Access to raw keys: single keys, batches and ranges without transactions.
@@ -273,7 +306,16 @@ impl Client {
         M: Machine + Send + 'static,
         M::Output: Send,
     {
-        Operation::new(&self.shared, codec, machine)
+        Operation::new(&self.shared, &self.interceptors, codec, machine)
+    }
+
+    /// Runs `machine` on a task of its own, without an owner.
+    pub(crate) fn spawn<M>(&self, codec: KeyCodec, machine: M)
+    where
+        M: Machine + Send + 'static,
+        M::Output: Send,
+    {
+        Operation::spawn(&self.shared, &self.interceptors, codec, machine);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -364,7 +406,8 @@ impl ClientBuilder {
         runtime.spawn(Box::pin(serve_pd));
         let stores = StorePool::new(Arc::clone(&runtime), self.net, self.limits);
         let deadline = self.timeout.map(|limit| runtime.now() + limit);
-        let client = Client { shared: Arc::new(Shared::new(runtime, self.config, pd, stores, knowledge, rng)) };
+        let shared = Arc::new(Shared::new(runtime, self.config, pd, stores, knowledge, rng));
+        let client = Client { shared, interceptors: Interceptors::default() };
         client.timestamp_before(deadline).await?;
         Ok(client)
     }

@@ -1,13 +1,10 @@
 //! The heartbeat of a transaction, as a task of its own.
 
-use std::sync::Arc;
-
 use futures::future::{AbortHandle, abortable};
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::txn::Heartbeat;
 
-use crate::Key;
-use crate::driver::{Operation, Shared};
+use crate::{Client, Key};
 
 /// Keeps a lock alive until it is dropped. If the process dies, the lock expires.
 #[derive(Debug)]
@@ -17,10 +14,10 @@ pub(crate) struct KeepAlive {
 }
 
 impl KeepAlive {
-    pub(crate) fn start(shared: &Arc<Shared>, heartbeat: Heartbeat) -> Self {
+    pub(crate) fn start(client: &Client, heartbeat: Heartbeat) -> Self {
         let primary = heartbeat.primary().clone();
-        let (beats, task) = abortable(Operation::new(shared, KeyCodec::Txn, heartbeat));
-        shared.runtime.spawn(Box::pin(async move {
+        let (beats, task) = abortable(client.drive(KeyCodec::Txn, heartbeat));
+        client.shared().runtime.spawn(Box::pin(async move {
             if let Ok(end) = beats.await {
                 // The commit finds out whether anything was lost.
                 tracing::warn!(?end, "a transaction is no longer kept alive");

@@ -10,6 +10,7 @@
 mod buffer;
 mod client;
 mod driver;
+mod interceptor;
 mod keep_alive;
 mod latches;
 mod locks;
@@ -26,6 +27,7 @@ mod transaction;
 
 pub use buffer::Savepoint;
 pub use client::{Client, ClientBuilder};
+pub use interceptor::{EndedRpc, Interceptor, OutgoingRpc};
 pub use locks::Locks;
 pub use pessimistic::FairLocking;
 pub use pipelined::{PipelinedTransaction, PipelinedTransactionOptions};
@@ -40,6 +42,7 @@ pub use tikv_core::key::{Direction, Key, KeyRange};
 pub use tikv_core::lock::{Alive, Resolution, Swept, TxnOutcome, TxnStatus};
 pub use tikv_core::membuffer;
 pub use tikv_core::raw::{ChecksumTotal, Pair, ScanOptions, Swapped, Ttl};
+pub use tikv_core::request::{RequestContext, RequestKind, Response};
 pub use tikv_core::snapshot::{Isolation, Priority, SnapshotOptions, Value};
 pub use tikv_core::time::Time;
 pub use tikv_core::timestamp::Timestamp;

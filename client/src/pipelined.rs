@@ -14,7 +14,6 @@ use tikv_core::txn::{
 };
 use tracing::Instrument;
 
-use crate::driver::Operation;
 use crate::snapshot::Snapshot;
 use crate::{Client, Error, Key, Pair, Timestamp, TransactionOptions};
 
@@ -377,7 +376,7 @@ impl State {
 
     fn start_flush(self: &Arc<Self>, generation: Generation) {
         let span = tracing::debug_span!("tikv.txn", operation = "flush", generation = generation.number());
-        let flush = Operation::new(self.client.shared(), KeyCodec::Txn, Flush::new(generation));
+        let flush = self.client.drive(KeyCodec::Txn, Flush::new(generation));
         let (flush, task) = abortable(flush.instrument(span));
         self.tasks().flush = Some(task);
         let state = Arc::clone(self);
@@ -405,7 +404,7 @@ impl State {
     fn keep_alive(self: &Arc<Self>, txn: &txn::PipelinedTransaction) {
         let mut tasks = self.tasks();
         let Some(heartbeat) = txn.keep_alive().filter(|_| tasks.heartbeat.is_none()) else { return };
-        let (beats, task) = abortable(Operation::new(self.client.shared(), KeyCodec::Txn, heartbeat));
+        let (beats, task) = abortable(self.client.drive(KeyCodec::Txn, heartbeat));
         tasks.heartbeat = Some(task);
         let state = Arc::clone(self);
         self.client.shared().runtime.spawn(Box::pin(async move {
@@ -448,7 +447,7 @@ impl State {
         }
         self.stop();
         if let Some(finish) = finish {
-            Operation::spawn(self.client.shared(), KeyCodec::Txn, finish);
+            self.client.spawn(KeyCodec::Txn, finish);
         }
     }
 }

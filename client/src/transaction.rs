@@ -10,7 +10,6 @@ use tikv_core::snapshot::{ScanCursor, SnapshotOptions};
 use tikv_core::txn::{self, Buffered, CommitOptions, CommitOutcome, LockOptions, PessimisticRollback, TxnState};
 use tracing::Instrument;
 
-use crate::driver::Operation;
 use crate::keep_alive::KeepAlive;
 use crate::range::key_range;
 use crate::snapshot::Snapshot;
@@ -398,7 +397,7 @@ impl Inner {
         match wanted {
             None => *running = None,
             Some(heartbeat) if running.as_ref().is_some_and(|running| running.keeps(heartbeat.primary())) => {}
-            Some(heartbeat) => *running = Some(KeepAlive::start(self.client.shared(), heartbeat)),
+            Some(heartbeat) => *running = Some(KeepAlive::start(&self.client, heartbeat)),
         }
     }
 
@@ -411,7 +410,7 @@ impl Inner {
 
     pub(crate) fn spawn(&self, rollback: Option<PessimisticRollback>) {
         if let Some(rollback) = rollback {
-            Operation::spawn(self.client.shared(), KeyCodec::Txn, rollback);
+            self.client.spawn(KeyCodec::Txn, rollback);
         }
     }
 }

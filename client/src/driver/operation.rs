@@ -12,6 +12,7 @@ use tikv_core::rng::Rng;
 use tracing::Span;
 
 use super::{Mailbox, Shared, Waiter};
+use crate::interceptor::{Interceptors, Watched};
 use crate::net::Submitted;
 use crate::observe;
 use crate::runtime::BoxFuture;
@@ -32,6 +33,7 @@ struct Running<M> {
     machine: M,
     codec: KeyCodec,
     shared: Arc<Shared>,
+    interceptors: Interceptors,
     rng: Rng,
     outbox: Outbox,
     mailbox: Arc<Mailbox>,
@@ -45,6 +47,8 @@ struct Running<M> {
 struct Wait {
     token: Token,
     on: WaitOn,
+    /// Somebody looks at the call.
+    watched: Option<Box<Watched>>,
     /// Open until the answer is taken, or no longer waited for.
     _span: Span,
 }
@@ -64,13 +68,13 @@ impl<M: Machine + Send + 'static> Operation<M>
 where
     M::Output: Send,
 {
-    pub(crate) fn new(shared: &Arc<Shared>, codec: KeyCodec, machine: M) -> Self {
-        Operation { running: Some(Box::new(Running::new(shared, codec, machine, false))) }
+    pub(crate) fn new(shared: &Arc<Shared>, interceptors: &Interceptors, codec: KeyCodec, machine: M) -> Self {
+        Operation { running: Some(Box::new(Running::new(shared, interceptors, codec, machine, false))) }
     }
 
     /// Runs `machine` on a task of its own, without an owner.
-    pub(crate) fn spawn(shared: &Arc<Shared>, codec: KeyCodec, machine: M) {
-        Operation { running: Some(Box::new(Running::new(shared, codec, machine, true))) }.detach();
+    pub(crate) fn spawn(shared: &Arc<Shared>, interceptors: &Interceptors, codec: KeyCodec, machine: M) {
+        Operation { running: Some(Box::new(Running::new(shared, interceptors, codec, machine, true))) }.detach();
     }
 
     fn detach(self) {
@@ -123,12 +127,13 @@ where
 }
 
 impl<M: Machine> Running<M> {
-    fn new(shared: &Arc<Shared>, codec: KeyCodec, machine: M, detached: bool) -> Self {
+    fn new(shared: &Arc<Shared>, interceptors: &Interceptors, codec: KeyCodec, machine: M, detached: bool) -> Self {
         Running {
             machine,
             codec,
             rng: shared.child_rng(),
             shared: Arc::clone(shared),
+            interceptors: interceptors.clone(),
             outbox: Outbox::new(),
             mailbox: Arc::new(Mailbox::new(shared.next_operation())),
             waits: Vec::new(),
@@ -171,14 +176,17 @@ impl<M: Machine> Running<M> {
     /// The next event for a command that is still waited for.
     fn next_event(&mut self, cx: &mut Context<'_>) -> Option<(Token, Event)> {
         while let Some((token, event)) = self.mailbox.pop() {
-            if self.take_wait(token).is_some() {
+            if let Some(wait) = self.take_wait(token) {
+                self.show_end(&wait, Some(&event));
                 return Some((token, event));
             }
         }
         for index in 0..self.waits.len() {
             let WaitOn::Future(future) = &mut self.waits[index].on else { continue };
             if let Poll::Ready(event) = future.as_mut().poll(cx) {
-                return Some((self.waits.swap_remove(index).token, event));
+                let wait = self.waits.swap_remove(index);
+                self.show_end(&wait, Some(&event));
+                return Some((wait.token, event));
             }
         }
         None
@@ -196,7 +204,7 @@ impl<M: Machine> Running<M> {
                         sleep.await;
                         Event::Woken
                     };
-                    self.wait(token, WaitOn::Future(Box::pin(woken)), Span::none());
+                    self.wait(token, WaitOn::Future(Box::pin(woken)));
                 }
                 Command::Cancel { token } => {
                     if let Some(wait) = self.take_wait(token) {
@@ -204,7 +212,9 @@ impl<M: Machine> Running<M> {
                     }
                 }
                 Command::Reconnect { address } => self.shared.stores.reconnect(&address),
-                Command::Spawn(machine) => Operation::spawn(&self.shared, self.codec, machine),
+                Command::Spawn(machine) => {
+                    Operation::spawn(&self.shared, &self.interceptors, self.codec, machine);
+                }
                 Command::Observe(observation) => observe::observation(&observation),
             }
         }
@@ -212,13 +222,15 @@ impl<M: Machine> Running<M> {
         self.outbox = outbox;
     }
 
-    fn call(&mut self, call: Call) {
+    fn call(&mut self, mut call: Call) {
         let token = call.token;
+        let watched = self.interceptors.before(|| self.shared.runtime.now(), &mut call);
         let span = observe::call_span(&call);
         if call.request.kind().batch_slot().is_none() {
             let future = self.shared.stores.unary(call);
             let reply = async move { Event::Reply(future.await) };
-            return self.wait(token, WaitOn::Future(Box::pin(reply)), span);
+            self.waits.push(Wait { token, on: WaitOn::Future(Box::pin(reply)), watched, _span: span });
+            return;
         }
         let waiter = Waiter::new(&self.mailbox, token);
         let on = match self.shared.stores.submit(waiter, &call) {
@@ -228,18 +240,28 @@ impl<M: Machine> Running<M> {
                 WaitOn::Nothing
             }
         };
-        self.wait(token, on, span);
+        self.waits.push(Wait { token, on, watched, _span: span });
     }
 
     fn ask_pd(&mut self, token: Token, request: PdRequest) {
         let now = self.shared.runtime.now();
         let deadline = now + self.shared.config.pd_timeout;
         self.shared.pd.submit(now, Waiter::new(&self.mailbox, token), request, deadline);
-        self.wait(token, WaitOn::Pd, Span::none());
+        self.wait(token, WaitOn::Pd);
     }
 
-    fn wait(&mut self, token: Token, on: WaitOn, span: Span) {
-        self.waits.push(Wait { token, on, _span: span });
+    fn wait(&mut self, token: Token, on: WaitOn) {
+        self.waits.push(Wait { token, on, watched: None, _span: Span::none() });
+    }
+
+    /// Shows who looks how a call ended; `None` if nobody waits for it any more.
+    fn show_end(&self, wait: &Wait, event: Option<&Event>) {
+        let Some(watched) = &wait.watched else { return };
+        let reply = match event {
+            Some(Event::Reply(reply)) => Some(reply.as_ref()),
+            _ => None,
+        };
+        watched.after(self.shared.runtime.now(), reply);
     }
 
     fn take_wait(&mut self, token: Token) -> Option<Wait> {
@@ -248,6 +270,7 @@ impl<M: Machine> Running<M> {
     }
 
     fn cancel(&self, wait: Wait) {
+        self.show_end(&wait, None);
         match wait.on {
             WaitOn::Batch(submitted) => submitted.cancel(),
             WaitOn::Pd => self.shared.pd.cancel(&Waiter::new(&self.mailbox, wait.token)),

@@ -8,7 +8,8 @@ use crate::machine::{Context, SleepReason, Token};
 use crate::time::Time;
 
 /// Sleeps before a request that met a live lock is repeated: as long as the back-off says, but not beyond the time at which
-/// the lock expires, nor beyond `deadline`. The kind is [`BackoffKind::TxnLockFast`] for reads and [`BackoffKind::TxnLock`] for
+/// the lock expires, nor beyond `deadline`. A lock that is said to end soon again and again is asked about less and less often.
+/// The kind is [`BackoffKind::TxnLockFast`] for reads and [`BackoffKind::TxnLock`] for
 /// writes; `ms_before_expired` and `lock` say which lock is waited for, and how long it can still last.
 ///
 /// client-go: `BackoffWithMaxSleepTxnLockFast`, `BackoffWithCfgAndMaxSleep`.
@@ -29,7 +30,8 @@ pub fn sleep_for_lock(
     if until_deadline.is_zero() {
         return Err(deadline_exceeded(lock));
     }
-    let max_sleep = Duration::from_millis(ms_before_expired.max(1)).min(until_deadline);
+    let in_vain = u64::from(backoff.statistics().times(kind));
+    let max_sleep = Duration::from_millis(ms_before_expired.max(in_vain + 1)).min(until_deadline);
     match backoff.next_bounded(kind, max_sleep, cx.rng()) {
         Ok(sleep) => Ok(cx.sleep(sleep, SleepReason::LockAlive)),
         Err(_) => Err(Error::Locked(Box::new(lock.clone()))),

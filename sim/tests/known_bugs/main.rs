@@ -7,6 +7,7 @@
 mod commit;
 mod decided_by_prewrites;
 mod gc;
+mod interceptors;
 mod locks;
 mod outcome;
 mod pessimistic;

@@ -20,11 +20,11 @@ fn a_prewrite_is_marked_as_a_repetition_also_after_a_split() {
     for key in ["zk", "zz"] {
         let prewrites: Vec<_> = world.seen(RequestKind::Prewrite).into_iter().filter(|seen| seen.names(key)).collect();
         assert!(prewrites.len() >= 2, "{key}");
-        assert!(!prewrites[0].is_retry);
-        assert!(prewrites[1..].iter().all(|seen| seen.is_retry), "{key}: {prewrites:#?}");
+        assert!(!prewrites[0].context.is_retry_request);
+        assert!(prewrites[1..].iter().all(|seen| seen.context.is_retry_request), "{key}: {prewrites:#?}");
     }
     let once: Vec<_> = world.seen(RequestKind::Prewrite).into_iter().filter(|seen| seen.names("0k")).collect();
-    assert!(once.len() == 1 && !once[0].is_retry, "what was answered is no repetition");
+    assert!(once.len() == 1 && !once[0].context.is_retry_request, "what was answered is no repetition");
 }
 
 /// S13: TiKV tells a repeated prewrite that its own transaction was rolled back, by a conflict with itself.

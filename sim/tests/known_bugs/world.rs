@@ -11,7 +11,7 @@ use tikv_core::request::{Request, RequestKind, Response};
 use tikv_core::time::Time;
 use tikv_proto::errorpb;
 use tikv_proto::kvrpcpb::{
-    BatchRollbackRequest, CommitRequest, LockInfo, Mutation, Op, PessimisticLockRequest, PrewriteRequest,
+    BatchRollbackRequest, CommitRequest, Context, LockInfo, Mutation, Op, PessimisticLockRequest, PrewriteRequest,
     ScanLockRequest,
 };
 use tikv_sim::cluster::{Cluster, Effect, Fault, Served, encoded};
@@ -34,7 +34,7 @@ pub(crate) struct World {
 pub(crate) struct Seen {
     pub(crate) at: Time,
     pub(crate) store_id: u64,
-    pub(crate) is_retry: bool,
+    pub(crate) context: Context,
     pub(crate) request: Request,
 }
 
@@ -63,7 +63,7 @@ impl World {
             record.lock().unwrap_or_else(PoisonError::into_inner).push(Seen {
                 at: arrival.now,
                 store_id: arrival.store_id,
-                is_retry: arrival.context.is_retry_request,
+                context: arrival.context.clone(),
                 request: arrival.request.clone().with_context(arrival.context.clone()),
             });
             None
@@ -258,13 +258,8 @@ impl World {
 impl Seen {
     /// Whether it names a key.
     pub(crate) fn names(&self, key: &str) -> bool {
-        let context = tikv_proto::kvrpcpb::Context::default();
-        let arrival = tikv_sim::cluster::Arrival {
-            now: self.at,
-            store_id: self.store_id,
-            context: &context,
-            request: &self.request,
-        };
+        let Seen { at: now, store_id, context, request } = self;
+        let arrival = tikv_sim::cluster::Arrival { now: *now, store_id: *store_id, context, request };
         arrival.names(key.as_bytes())
     }
 }

@@ -70,3 +70,19 @@ fn a_lock_that_outlives_the_deadline_is_named() {
     assert!(error.is_timeout());
     assert!(error.to_string().contains("key b\"a\" is locked by transaction"), "{error}");
 }
+
+/// A clock that stands still, or a server that lies.
+#[test]
+fn a_lock_that_is_always_about_to_end_is_asked_about_less_and_less_often() {
+    let mut backoff = Backoff::new(Duration::from_secs(20));
+    let mut rounds = 0;
+    loop {
+        let mut script = wait(backoff, 1, Time::MAX);
+        if script.next().is_none() {
+            break;
+        }
+        rounds += 1;
+        backoff = script.machine().backoff.clone();
+    }
+    assert!((100..300).contains(&rounds), "{rounds}");
+}
