@@ -89,6 +89,7 @@ impl Loop {
             }
             // The reply of a forgotten call is ignored by the engine; its thread ends by the call's own time limit.
             EngineCommand::CancelCall { .. } | EngineCommand::Observe(_) => {}
+            EngineCommand::CheckCommit { id, .. } => self.engine.handle_checked(self.now(), id, Ok(())),
         }
     }
 

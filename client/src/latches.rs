@@ -10,18 +10,34 @@ use tikv_core::error::ConflictReason;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::txn::{Acquired, Commit, CommitOutcome, CommitRequest, LatchId, LatchLimits, Latches, NewerCommit};
 
+use crate::check::CommitChecker;
+use crate::kill::KillSwitch;
 use crate::runtime::Runtime;
 use crate::{CallFailure, Client, Conflict, Error, Time, Timestamp};
 
 impl Client {
     /// Commits a transaction as soon as it is its turn.
-    pub(crate) async fn commit_in_turn(&self, request: CommitRequest) -> Result<CommitOutcome, Error> {
+    ///
+    /// Killed before anything may have decided, the transaction is rolled back in the background; later, it ends as it ends.
+    pub(crate) async fn commit_in_turn(
+        &self,
+        request: CommitRequest,
+        check: Option<&CommitChecker>,
+        kill: &KillSwitch,
+    ) -> Result<CommitOutcome, Error> {
         let shared = self.shared();
         let held = match shared.latches.as_ref().filter(|_| request.pessimistic.is_none()) {
-            Some(queues) => queues.acquire(&request, &*shared.runtime).await?,
+            Some(queues) => kill.run(queues.acquire(&request, &*shared.runtime)).await?,
             None => None,
         };
-        let end = self.drive(KeyCodec::Txn, Commit::new(request)).await;
+        let commit = self.drive(KeyCodec::Txn, Commit::new(request)).checked_by(check.cloned());
+        let end = match select(commit, kill.killed()).await {
+            Either::Left((end, _)) => end,
+            Either::Right(((), mut commit)) => match commit.give_up() {
+                true => Err(Error::Killed),
+                false => commit.await,
+            },
+        };
         if let Some(held) = held {
             held.end(&end);
         }

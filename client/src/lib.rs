@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod check;
 mod client;
 mod driver;
 mod interceptor;
 mod keep_alive;
+mod kill;
 mod latches;
 mod locks;
 mod net;
@@ -26,8 +28,10 @@ mod snapshot;
 mod transaction;
 
 pub use buffer::Savepoint;
+pub use check::CommitCheck;
 pub use client::{Client, ClientBuilder};
 pub use interceptor::{EndedRpc, Interceptor, OutgoingRpc};
+pub use kill::KillHandle;
 pub use locks::Locks;
 pub use pessimistic::FairLocking;
 pub use pipelined::{PipelinedTransaction, PipelinedTransactionOptions};
@@ -47,7 +51,7 @@ pub use tikv_core::snapshot::{Isolation, Priority, SnapshotOptions, Value};
 pub use tikv_core::time::Time;
 pub use tikv_core::timestamp::Timestamp;
 pub use tikv_core::txn::{
-    AssertionLevel, CommandPri, CommitOptions, CommitOutcome, CommitTsRules, DiskFullOpt, LockOptions, LockWait,
-    LockedKey, OnConflict, OnLock, PipelinedOptions, TxnState, UnlockedWrites,
+    AssertionLevel, CommandPri, CommitDetails, CommitMode, CommitOptions, CommitOutcome, CommitTsRules, DiskFullOpt,
+    LockOptions, LockWait, LockedKey, OnConflict, OnLock, PipelinedOptions, TxnState, UnlockedWrites,
 };
 pub use transaction::{Transaction, TransactionOptions};

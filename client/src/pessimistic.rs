@@ -64,7 +64,7 @@ impl Transaction {
             options.check()?;
             return self.guard_keys(keys);
         }
-        let _turn = self.inner.turn.lock().await;
+        let _turn = self.turn().await?;
         self.lock_now(keys, options).await
     }
 
@@ -108,7 +108,7 @@ impl Transaction {
             self.guard_keys(keys.clone())?;
             return self.batch_get(keys).await;
         }
-        let _turn = self.inner.turn.lock().await;
+        let _turn = self.turn().await?;
         let locked = self.lock_now(keys.clone(), self.inner.lock.return_values()).await?;
         let mut values = BTreeMap::new();
         let mut held = Vec::new();
@@ -121,7 +121,7 @@ impl Transaction {
             }
         }
         if !held.is_empty() {
-            let found = self.as_locked().batch_get(held).await?;
+            let found = self.inner.kill.run(self.as_locked().batch_get(held)).await?;
             values.extend(found.into_iter().map(|pair| (pair.key, pair.value)));
         }
         let pair = |key: Key| values.get(&key).cloned().map(|value| Pair { key, value });
@@ -143,7 +143,7 @@ impl Transaction {
         if !self.is_pessimistic() {
             return self.insert(key, value);
         }
-        let _turn = self.inner.turn.lock().await;
+        let _turn = self.turn().await?;
         let buffered = self.txn().read(key.as_slice())?;
         match buffered {
             Buffered::Value(_) => return Err(Error::KeyExists { key }),
@@ -160,7 +160,7 @@ impl Transaction {
             Ok(_) => Ok(()),
             // It is locked already, so that what is there stays there.
             Err(Error::InvalidLock(InvalidLock::ExistenceUnknown { .. })) => {
-                match self.as_locked().get(key.clone()).await? {
+                match self.inner.kill.run(self.as_locked().get(key.clone())).await? {
                     None => Ok(()),
                     Some(_) => Err(Error::KeyExists { key: key.clone() }),
                 }
@@ -229,8 +229,9 @@ impl Transaction {
         let request = self.txn().begin_lock(now, keys, options)?;
         let call = LockCall { txn: self, ended: false };
         let span = tracing::debug_span!("tikv.txn", operation = "lock_keys", start_ts = %self.start_ts());
-        let end = self.inner.client.drive(KeyCodec::Txn, LockKeys::new(request)).instrument(span).await;
-        call.end(end)
+        let end = self.inner.client.drive(KeyCodec::Txn, LockKeys::new(request)).instrument(span);
+        // A call that is killed is dropped.
+        self.inner.kill.run(async { call.end(end.await) }).await
     }
 }
 

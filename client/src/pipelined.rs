@@ -14,6 +14,7 @@ use tikv_core::txn::{
 };
 use tracing::Instrument;
 
+use crate::check::CommitChecker;
 use crate::snapshot::Snapshot;
 use crate::{Client, Error, Key, Pair, Timestamp, TransactionOptions};
 
@@ -78,6 +79,8 @@ struct Inner {
     state: Arc<State>,
     snapshot: Snapshot,
     timeout: Option<Duration>,
+    /// Who is asked whether it may commit.
+    check: Option<CommitChecker>,
 }
 
 /// What the transaction shares with its flush and its heartbeat, which run beside it.
@@ -135,7 +138,8 @@ impl PipelinedTransaction {
         let now = client.shared().runtime.now();
         let txn = txn::PipelinedTransaction::new(client.config(), start_ts, now, commit, pipelined)?;
         let state = Arc::new(State { client, txn: Mutex::new(txn), tasks: Mutex::default() });
-        Ok(PipelinedTransaction { inner: Arc::new(Inner { state, snapshot, timeout: transaction.timeout }) })
+        let (timeout, check) = (transaction.timeout, transaction.check);
+        Ok(PipelinedTransaction { inner: Arc::new(Inner { state, snapshot, timeout, check }) })
     }
 
     /// The timestamp it reads at, and its identity.
@@ -315,11 +319,13 @@ impl PipelinedTransaction {
             Some(deadline) => request.with_deadline(deadline),
             None => request,
         };
+        let check = self.inner.check.clone();
+        let request = if check.is_some() { request.asking_owner() } else { request };
         // The commit has a heartbeat of its own.
         self.inner.state.stop();
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
         let commit = self.inner.state.client.drive(KeyCodec::Txn, PipelinedCommit::new(request));
-        let end = commit.instrument(span).await;
+        let end = commit.checked_by(check).instrument(span).await;
         self.txn().end_commit(&end);
         end
     }

@@ -10,7 +10,9 @@ use tikv_core::snapshot::{ScanCursor, SnapshotOptions};
 use tikv_core::txn::{self, Buffered, CommitOptions, CommitOutcome, LockOptions, PessimisticRollback, TxnState};
 use tracing::Instrument;
 
+use crate::check::CommitChecker;
 use crate::keep_alive::KeepAlive;
+use crate::kill::{KillHandle, KillSwitch};
 use crate::range::key_range;
 use crate::snapshot::Snapshot;
 use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
@@ -26,6 +28,7 @@ pub struct TransactionOptions {
     lock: LockOptions,
     pub(crate) reads: Option<Change<SnapshotOptions>>,
     pub(crate) commit: Option<Change<CommitOptions>>,
+    pub(crate) check: Option<CommitChecker>,
 }
 
 /// A change of options that is made when a transaction begins, for each attempt anew.
@@ -141,8 +144,11 @@ pub(crate) struct Inner {
     pub(crate) timeout: Option<Duration>,
     /// How it locks keys unless it is told otherwise.
     pub(crate) lock: LockOptions,
+    /// Who is asked whether it may commit.
+    check: Option<CommitChecker>,
+    pub(crate) kill: Arc<KillSwitch>,
     /// Whose turn it is to lock keys, or to commit.
-    pub(crate) turn: futures::lock::Mutex<()>,
+    turn: futures::lock::Mutex<()>,
     /// The heartbeat of a pessimistic transaction that holds locks.
     pub(crate) keep_alive: Mutex<Option<KeepAlive>>,
     /// Held for a look-up or a change of the buffer, never across an await.
@@ -167,8 +173,19 @@ impl Transaction {
         let now = client.shared().runtime.now();
         let txn = txn::Transaction::new(client.config(), start_ts, now, commit);
         let txn = Mutex::new(if options.pessimistic { txn.into_pessimistic() } else { txn });
-        let (timeout, lock, turn, keep_alive) = (options.timeout, options.lock, Default::default(), Mutex::new(None));
-        Transaction { inner: Arc::new(Inner { client, snapshot, timeout, lock, turn, keep_alive, txn }) }
+        Transaction {
+            inner: Arc::new(Inner {
+                client,
+                snapshot,
+                timeout: options.timeout,
+                lock: options.lock,
+                check: options.check,
+                kill: Arc::default(),
+                turn: Default::default(),
+                keep_alive: Mutex::new(None),
+                txn,
+            }),
+        }
     }
 
     /// The timestamp it reads at, and its identity.
@@ -222,7 +239,7 @@ impl Transaction {
         match buffered {
             Buffered::Value(value) => Ok(Some(value)),
             Buffered::Deleted => Ok(None),
-            Buffered::Unknown => self.inner.snapshot.get(key).await,
+            Buffered::Unknown => self.inner.kill.run(self.inner.snapshot.get(key)).await,
         }
     }
 
@@ -240,7 +257,7 @@ impl Transaction {
         let buffered = self.txn().read_many(keys.iter().cloned())?;
         let stored = match buffered.unknown.is_empty() {
             true => Vec::new(),
-            false => self.inner.snapshot.batch_get(buffered.unknown).await?,
+            false => self.inner.kill.run(self.inner.snapshot.batch_get(buffered.unknown)).await?,
         };
         let found = stored.into_iter().map(|pair| (pair.key, pair.value)).chain(buffered.found);
         let found: std::collections::BTreeMap<Key, Bytes> = found.collect();
@@ -318,7 +335,8 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Error::WriteConflict`], [`Error::KeyExists`], [`Error::AssertionFailed`], [`Error::RolledBack`],
-    /// [`Error::PessimisticLockLost`], [`Error::RetriesExhausted`], [`Error::DeadlineExceeded`] and others: the transaction has
+    /// [`Error::PessimisticLockLost`], [`Error::RetriesExhausted`], [`Error::DeadlineExceeded`], [`Error::CommitForbidden`],
+    /// [`Error::Killed`] and others: the transaction has
     /// not committed and will not; what it locked is rolled back in the background. [`Error::InvalidLock`]: fair locking has
     /// not been ended, and the transaction is still open. [`Error::Undetermined`]: it may or may not have committed.
     /// [`Error::TxnFinished`]: it was finished before.
@@ -329,7 +347,14 @@ impl Transaction {
     /// being committed yet, and otherwise goes on without its owner. The caller then does not know the outcome. Before that, as
     /// long as it waits for a call of the same transaction that locks keys, dropping it changes nothing.
     pub async fn commit(&self) -> Result<CommitOutcome, Error> {
-        let _turn = self.inner.turn.lock().await;
+        let _turn = match self.turn().await {
+            Ok(turn) => turn,
+            Err(error) => {
+                // Whatever it has locked is not needed any more.
+                self.rollback()?;
+                return Err(error);
+            }
+        };
         let request = self.txn().begin_commit();
         let mut request = match request {
             Ok(request) => request,
@@ -341,8 +366,10 @@ impl Transaction {
         if let Some(timeout) = self.inner.timeout {
             request.options.call.deadline = self.inner.client.shared().runtime.now() + timeout;
         }
+        request.options.commit_ts.ask_owner = self.inner.check.is_some();
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
-        let end = self.inner.client.commit_in_turn(request).instrument(span).await;
+        let (check, kill) = (self.inner.check.as_ref(), &self.inner.kill);
+        let end = self.inner.client.commit_in_turn(request, check, kill).instrument(span).await;
         self.txn().end_commit(&end);
         self.inner.keep_alive();
         end
@@ -360,12 +387,42 @@ impl Transaction {
         Ok(())
     }
 
+    /// By which another task ends what this transaction waits for. client-go: `Variables.Killed`, `SetVars`.
+    ///
+    /// ```no_run
+    /// # async fn example(txn: tikv::Transaction, runtime: impl tikv::Runtime) -> Result<(), tikv::Error> {
+    /// use std::time::Duration;
+    /// use tikv::Error;
+    ///
+    /// let (handle, patience) = (txn.kill_handle(), runtime.sleep(Duration::from_secs(5)));
+    /// runtime.spawn(Box::pin(async move {
+    ///     patience.await;
+    ///     handle.kill();
+    /// }));
+    /// match txn.get_for_update("alice").await {
+    ///     Err(Error::Killed) => txn.rollback()?,
+    ///     found => println!("{:?}", found?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn kill_handle(&self) -> KillHandle {
+        KillHandle(Arc::clone(&self.inner.kill))
+    }
+
+    /// Waits for other calls of this transaction that lock keys, or commit.
+    pub(crate) async fn turn(&self) -> Result<futures::lock::MutexGuard<'_, ()>, Error> {
+        self.inner.kill.run(async { Ok(self.inner.turn.lock().await) }).await
+    }
+
     /// Lays the own writes over the stored pairs, page by page.
     async fn scan_in(&self, range: KeyRange, direction: Direction, limit: usize) -> Result<Vec<Pair>, Error> {
         let mut pairs = Vec::new();
         let mut cursor = (!range.is_empty()).then(|| ScanCursor::new(range, direction));
         while let Some(here) = cursor.take().filter(|_| pairs.len() < limit) {
-            let (stored, next) = self.inner.snapshot.page(here.clone(), self.inner.snapshot.page_size()).await?;
+            let page = self.inner.snapshot.page(here.clone(), self.inner.snapshot.page_size());
+            let (stored, next) = self.inner.kill.run(page).await?;
             let seen = seen_range(&here, next.as_ref());
             let stored = stored.into_iter().map(|pair| (pair.key, pair.value));
             let txn = self.txn();

@@ -276,7 +276,8 @@ impl<'r, 's> Run<'r, 's> {
                     }
                 }
                 Command::Spawn(machine) => self.launch(Program::Background(machine), false),
-                Command::Reconnect { .. } | Command::Observe(_) => {}
+                // No transaction here asks its owner.
+                Command::CheckCommit { .. } | Command::Reconnect { .. } | Command::Observe(_) => {}
             }
         }
     }

@@ -12,6 +12,7 @@ use tikv_core::rng::Rng;
 use tracing::Span;
 
 use super::{Mailbox, Shared, Waiter};
+use crate::check::CommitChecker;
 use crate::interceptor::{Interceptors, Watched};
 use crate::net::Submitted;
 use crate::observe;
@@ -38,6 +39,8 @@ struct Running<M> {
     outbox: Outbox,
     mailbox: Arc<Mailbox>,
     waits: Vec<Wait>,
+    /// Who is asked whether a transaction may commit.
+    check: Option<CommitChecker>,
     started: bool,
     /// It runs without an owner: its output interests nobody, and it is not handed on again.
     detached: bool,
@@ -75,6 +78,26 @@ where
     /// Runs `machine` on a task of its own, without an owner.
     pub(crate) fn spawn(shared: &Arc<Shared>, interceptors: &Interceptors, codec: KeyCodec, machine: M) {
         Operation { running: Some(Box::new(Running::new(shared, interceptors, codec, machine, true))) }.detach();
+    }
+
+    /// The same, with somebody who is asked whether the transaction may commit.
+    pub(crate) fn checked_by(mut self, check: Option<CommitChecker>) -> Self {
+        if let Some(running) = &mut self.running {
+            running.check = check;
+        }
+        self
+    }
+
+    /// Gives the operation up, unless it has begun something that must be finished: then nothing has changed, and it can be
+    /// waited for.
+    pub(crate) fn give_up(&mut self) -> bool {
+        let Some(running) = self.running.as_mut() else { return true };
+        if running.started && running.abandon() == Abandoned::FinishInBackground {
+            return false;
+        }
+        running.cancel_waits();
+        self.running = None;
+        true
     }
 
     fn detach(self) {
@@ -137,6 +160,7 @@ impl<M: Machine> Running<M> {
             outbox: Outbox::new(),
             mailbox: Arc::new(Mailbox::new(shared.next_operation())),
             waits: Vec::new(),
+            check: None,
             started: false,
             detached,
         }
@@ -198,6 +222,17 @@ impl<M: Machine> Running<M> {
             match command {
                 Command::Call(call) => self.call(*call),
                 Command::Pd { token, request } => self.ask_pd(token, request),
+                Command::CheckCommit { token, start_ts, commit_ts } => {
+                    let Some(check) = &self.check else {
+                        let nobody = Err(Arc::from("nobody is there to be asked"));
+                        Waiter::new(&self.mailbox, token).deliver(Event::Checked(nobody));
+                        self.wait(token, WaitOn::Nothing);
+                        continue;
+                    };
+                    let answer = check.ask(start_ts, commit_ts);
+                    let checked = async move { Event::Checked(answer.await.map_err(Arc::from)) };
+                    self.wait(token, WaitOn::Future(Box::pin(checked)));
+                }
                 Command::Sleep { token, until, .. } => {
                     let sleep = self.shared.runtime.sleep(until.saturating_since(self.shared.runtime.now()));
                     let woken = async move {

@@ -27,6 +27,7 @@ use crate::request::Response;
 use crate::request::pd::PdResponse;
 use crate::rng::Rng;
 use crate::time::Time;
+use crate::timestamp::Timestamp;
 use crate::{lock, oracle, route, snapshot, txn};
 
 /// The machines that declare their phases.
@@ -43,6 +44,10 @@ pub struct OperationId(pub u64);
 /// Names an RPC to a store. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreCallId(pub u64);
+
+/// Names a question to the owner of a transaction. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckId(OperationId, Token);
 
 /// Something that the engine wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +69,15 @@ pub enum EngineCommand {
     Reconnect {
         /// Where.
         address: Arc<str>,
+    },
+    /// Ask the owner of a transaction whether it may commit; answered by [`Engine::handle_checked`].
+    CheckCommit {
+        /// Names the question.
+        id: CheckId,
+        /// The transaction.
+        start_ts: Timestamp,
+        /// When it would commit.
+        commit_ts: Timestamp,
     },
     /// Talk to PD; answered by [`Engine::handle_pd`].
     Pd(PdEffect),
@@ -151,6 +165,7 @@ enum Wait {
     Call(StoreCallId),
     Timer(Time),
     Pd,
+    Check,
 }
 
 impl Engine {
@@ -220,6 +235,12 @@ impl Engine {
             self.deliver(now, waiter, Event::Reply(reply));
             self.serve_pd(now);
         }
+    }
+
+    /// The owner of a transaction has said whether it may commit, and if not, why. Unknown ids are ignored.
+    pub fn handle_checked(&mut self, now: Time, CheckId(operation, token): CheckId, answer: Result<(), Arc<str>>) {
+        self.deliver(now, (operation, token), Event::Checked(answer));
+        self.serve_pd(now);
     }
 
     /// PD has answered, or the network has failed.
@@ -350,6 +371,11 @@ impl Engine {
                     running.waits.insert(token, Wait::Pd);
                     self.pd.submit(now, (id, token), request, now + self.config.pd_timeout);
                 }
+                Command::CheckCommit { token, start_ts, commit_ts } => {
+                    running.waits.insert(token, Wait::Check);
+                    let id = CheckId(id, token);
+                    self.commands.push_back(EngineCommand::CheckCommit { id, start_ts, commit_ts });
+                }
                 Command::Sleep { token, until, reason } => {
                     running.waits.insert(token, Wait::Timer(until));
                     self.timers.insert((until, (id, token)), reason);
@@ -396,6 +422,8 @@ impl Engine {
                 self.timers.remove(&(due, waiter));
             }
             Wait::Pd => self.pd.cancel(&waiter),
+            // Whoever is asked answers in vain.
+            Wait::Check => {}
         }
     }
 

@@ -10,6 +10,7 @@ use crate::oracle::FetchTimestamp;
 use crate::pd::path;
 use crate::raw::{self, RawOptions};
 use crate::timestamp::Timestamp;
+use crate::txn::{Commit, CommitOptions, Transaction};
 
 /// An engine whose PD answers for one region on one store; store calls are left to the test.
 struct World {
@@ -17,6 +18,7 @@ struct World {
     now: Time,
     calls: VecDeque<(StoreCallId, Box<Call>)>,
     cancelled: Vec<StoreCallId>,
+    checks: Vec<(CheckId, Timestamp)>,
     logical: i64,
 }
 
@@ -27,6 +29,7 @@ impl World {
             now: Time::from_millis(1),
             calls: VecDeque::new(),
             cancelled: Vec::new(),
+            checks: Vec::new(),
             logical: 0,
         }
     }
@@ -50,6 +53,7 @@ impl World {
                 EngineCommand::Call { id, call } => self.calls.push_back((id, call)),
                 EngineCommand::CancelCall { id } => self.cancelled.push(id),
                 EngineCommand::Pd(effect) => self.answer_pd(effect),
+                EngineCommand::CheckCommit { id, commit_ts, .. } => self.checks.push((id, commit_ts)),
                 EngineCommand::Reconnect { .. } | EngineCommand::Observe(_) => {}
             }
         }
@@ -250,4 +254,25 @@ fn a_clone_continues_on_its_own() {
     fork.handle_reply(world.now, *call, value("other"));
     assert_eq!(fork.poll_outcome().map(|(_, outcome)| outcome), Some(Outcome::RawGet(Ok(Some("other".into())))));
     assert_eq!(world.engine.running(), 1);
+}
+
+#[test]
+fn the_owner_of_a_transaction_is_asked_before_it_commits_if_it_wants_to_be() {
+    let mut world = World::new();
+    let mut options = CommitOptions::new(world.engine.config());
+    options.commit_ts.ask_owner = true;
+    let start_ts = Timestamp::compose(1, 0);
+    let mut txn = Transaction::new(world.engine.config(), start_ts, world.now, options);
+    txn.set("key", "value").expect("it fits");
+    let request = txn.begin_commit().expect("it is open");
+    let id = world.start(Operation::Commit(Commit::new(request)));
+    let (call, _) = world.calls.pop_front().expect("a prewrite");
+    world.engine.handle_reply(world.now, call, Ok(kvrpcpb::PrewriteResponse::default().into()));
+    world.settle();
+    let (check, commit_ts) = world.checks.pop().expect("a question");
+    world.engine.handle_checked(world.now, check, Err("no".into()));
+    let forbidden = Error::CommitForbidden { start_ts, commit_ts, reason: "no".into() };
+    assert_eq!(world.engine.poll_outcome(), Some((id, Outcome::Commit(Err(forbidden)))));
+    world.engine.handle_checked(world.now, check, Ok(()));
+    assert_eq!(world.engine.poll_outcome(), None, "it is over");
 }

@@ -162,6 +162,19 @@ pub enum Error {
         /// The largest allowed.
         upper_bound: Timestamp,
     },
+    /// The owner of the transaction was asked whether it may commit, and has forbidden it.
+    #[error("transaction {start_ts} must not commit at {commit_ts}: {reason}")]
+    CommitForbidden {
+        /// The transaction.
+        start_ts: Timestamp,
+        /// The timestamp that it would have committed at.
+        commit_ts: Timestamp,
+        /// What its owner said.
+        reason: Arc<str>,
+    },
+    /// The transaction has been killed. If it was committing, it has not committed and never will.
+    #[error("the transaction is killed")]
+    Killed,
     /// The transaction has been committed or rolled back already.
     #[error("the transaction is finished")]
     TxnFinished,

@@ -113,6 +113,8 @@ fn every_error() -> Vec<(Error, Class)> {
         (Error::TxnTooOld { start_ts, age: Duration::from_secs(1) }, FINAL),
         (Error::CommitTsLag { start_ts, newest: timestamp, expected_above: timestamp }, FINAL),
         (Error::CommitTsOutOfBound { start_ts, commit_ts: timestamp, upper_bound: timestamp }, FINAL),
+        (Error::CommitForbidden { start_ts, commit_ts: timestamp, reason: "no".into() }, FINAL),
+        (Error::Killed, FINAL),
         (Error::TxnFinished, FINAL),
         (Error::EmptyKey, FINAL),
         (Error::EmptyValue { key: key() }, FINAL),
@@ -178,6 +180,8 @@ fn variant(error: &Error) -> u8 {
         Error::PessimisticLockLost { .. } => 28,
         Error::InvalidLock(_) => 29,
         Error::BufferFull { .. } => 30,
+        Error::CommitForbidden { .. } => 31,
+        Error::Killed => 32,
     }
 }
 
@@ -188,7 +192,7 @@ fn every_error_is_classified() {
         assert!(!(error.is_retryable() && error.is_undetermined()), "the first run may have committed: {error:?}");
     }
     let variants: BTreeSet<_> = every_error().iter().map(|(error, _)| variant(error)).collect();
-    assert_eq!(variants, (0..=30).collect());
+    assert_eq!(variants, (0..=32).collect());
 }
 
 #[test]

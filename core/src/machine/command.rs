@@ -28,6 +28,16 @@ pub enum Command {
         /// The question.
         request: PdRequest,
     },
+    /// Ask the owner of a transaction whether it may commit; answered by [`Event::Checked`](super::Event::Checked). Only of
+    /// transactions whose [rules](crate::txn::CommitTsRules) want that.
+    CheckCommit {
+        /// Names the question.
+        token: Token,
+        /// The transaction.
+        start_ts: Timestamp,
+        /// When it would commit.
+        commit_ts: Timestamp,
+    },
     /// Wake me; answered by [`Event::Woken`](super::Event::Woken), not before `until`.
     Sleep {
         /// Names the timer.

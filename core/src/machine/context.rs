@@ -12,6 +12,7 @@ use crate::request::pd::PdRequest;
 use crate::request::{Request, RequestContext};
 use crate::rng::Rng;
 use crate::time::Time;
+use crate::timestamp::Timestamp;
 
 /// All that a machine may see of the world, and where its commands go.
 #[derive(Debug)]
@@ -82,6 +83,13 @@ impl<'a> Context<'a> {
     pub fn pd(&mut self, request: PdRequest) -> Token {
         let token = self.outbox.new_token();
         self.outbox.push(Command::Pd { token, request });
+        token
+    }
+
+    /// Asks the owner of a transaction whether it may commit.
+    pub fn check_commit(&mut self, start_ts: Timestamp, commit_ts: Timestamp) -> Token {
+        let token = self.outbox.new_token();
+        self.outbox.push(Command::CheckCommit { token, start_ts, commit_ts });
         token
     }
 

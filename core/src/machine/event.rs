@@ -1,5 +1,7 @@
 //! What enters a machine.
 
+use std::sync::Arc;
+
 use crate::error::{Fault, PdError};
 use crate::request::Response;
 use crate::request::pd::PdResponse;
@@ -11,6 +13,8 @@ pub enum Event {
     Reply(Result<Response, Fault>),
     /// Answers [`Command::Pd`](super::Command::Pd).
     Pd(Result<PdResponse, PdError>),
+    /// Answers [`Command::CheckCommit`](super::Command::CheckCommit); an error says why not.
+    Checked(Result<(), Arc<str>>),
     /// Answers [`Command::Sleep`](super::Command::Sleep).
     Woken,
 }

@@ -160,6 +160,17 @@ where
         token
     }
 
+    /// Expects that the owner is asked whether the transaction may commit at this timestamp.
+    pub(crate) fn expect_check(&mut self, expected: Timestamp) -> Token {
+        let command = self.next_command();
+        let Command::CheckCommit { token, commit_ts, .. } = command else {
+            panic!("expected a check, got {command:?}")
+        };
+        assert_eq!(commit_ts, expected);
+        self.last = Some(token);
+        token
+    }
+
     pub(crate) fn expect_timestamp(&mut self) -> Token {
         self.expect_pd(&PdRequest::Timestamp)
     }

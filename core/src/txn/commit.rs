@@ -52,7 +52,7 @@ use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
 use super::pessimistic_rollback::PessimisticRollback;
 use super::prewrite::{NotPrewritten, Outgoing, PrewriteBatch, PrewriteShard, Prewritten};
-use super::{CommitOptions, Mutation, Mutations};
+use super::{CommitDetails, CommitOptions, CommitOutcome, CommitTsRules, Mutation, Mutations};
 use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
 use crate::error::Error;
@@ -89,13 +89,6 @@ pub struct PessimisticCommit {
     pub in_doubt: Vec<Key>,
 }
 
-/// The transaction is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CommitOutcome {
-    /// When, by PD's clock; `None` if it wrote nothing.
-    pub commit_ts: Option<Timestamp>,
-}
-
 /// Commits a transaction: locks every key, takes a timestamp from PD, commits the primary, which decides. Or, if the options
 /// allow it and the transaction is small, locks every key, which decides; or does it all in one request. Ends as soon as it is
 /// decided; the (other) keys are committed in the background.
@@ -122,6 +115,7 @@ pub struct Commit {
     mode: Mode,
     decision: Decision,
     failed_assertion: Option<Error>,
+    details: CommitDetails,
     /// At most one.
     heartbeat: FanOut<Heartbeat>,
     /// What the heartbeat may find at the primary.
@@ -179,6 +173,7 @@ impl Commit {
             mode: Mode::default(),
             decision: Decision::default(),
             failed_assertion: None,
+            details: CommitDetails::default(),
             heartbeat: FanOut::new(1),
             beats_on: BeatsOn::Pessimistic,
             phase: Phase::Starting(mutations.into_vec()),
@@ -192,7 +187,8 @@ impl Commit {
             Err(Unlocated { error, .. }) => return self.fail(cx, error, Vec::new()),
         };
         let in_real_time = !self.options.causal_consistency && !cx.config().has_canary(Canary::RealTimeForgotten);
-        let must_wait = !self.options.commit_ts.wait_until.is_zero();
+        let CommitTsRules { wait_until, ask_owner, .. } = self.options.commit_ts;
+        let must_wait = !wait_until.is_zero() || ask_owner;
         if !self.mode.prewrites_decide() || !(in_real_time || must_wait) {
             return self.prewrite(cx, groups, &grouped.backoff, self.start_ts);
         }
@@ -227,6 +223,7 @@ impl Commit {
         backoff: &Backoff,
         after: Timestamp,
     ) -> Poll<End> {
+        self.details.regions = groups.len() as u64;
         let region_keys = groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
         let outgoing = |group: Group<Mutation>| Group {
             region: group.region,
@@ -234,6 +231,8 @@ impl Commit {
         };
         let groups: Vec<Group<Outgoing>> = groups.into_iter().map(outgoing).collect();
         let mutation_count = groups.iter().map(|group| group.items.len()).sum();
+        self.details.keys = mutation_count as u64;
+        self.details.bytes = self.size_bytes;
         let shard = self.prewrite_shard(cx, region_keys, mutation_count);
         let mut groups = primary_first(groups, &self.primary, &shard);
         self.mode.one_phase &= groups.len() == 1 || cx.config().has_canary(Canary::OnePhaseInParts);
@@ -277,7 +276,9 @@ impl Commit {
 
     fn in_mode(&self, cx: &Context<'_>, shard: PrewriteShard, after: Timestamp) -> PrewriteShard {
         let mut request = (*shard.request).clone();
-        self.mode.fill_in(cx, &mut request, after, self.started_at);
+        // What the owner was asked about is PD's time, not this process's.
+        let asked_at = self.options.commit_ts.ask_owner.then_some(after);
+        self.mode.fill_in(cx, &mut request, after, self.started_at, asked_at);
         let secondaries = self.locked_keys.iter().filter(|key| self.mode.prewrites_decide() && **key != self.primary);
         PrewriteShard { request: Shared::new(request), secondaries: secondaries.map(Key::to_bytes).collect(), ..shard }
     }
@@ -291,8 +292,10 @@ impl Commit {
         let mut any_prewritten = false;
         while let Some(end) = batches.next_finished(cx) {
             match end.unwrap_or_else(|unlocated| Err(unlocated.into())) {
-                Ok(Prewritten { has_primary, verdict }) => {
+                Ok(Prewritten { has_primary, verdict, resends }) => {
                     any_prewritten = true;
+                    self.details.prewrites += 1;
+                    self.details.lock_encounters += u64::from(resends);
                     self.decision.add(cx, verdict);
                     if has_primary {
                         self.on_primary_prewritten(cx);
@@ -322,7 +325,7 @@ impl Commit {
         }
         if self.locked_keys.is_empty() {
             // Absences were checked, and that was all.
-            return self.done(Ok(CommitOutcome { commit_ts: None }));
+            return self.done(Ok(CommitOutcome { details: self.details, ..CommitOutcome::default() }));
         }
         if let Some(commit_ts) = self.decision.commit_ts() {
             return self.committed(cx, commit_ts, self.locked_keys.to_vec());
@@ -407,7 +410,8 @@ impl Commit {
             self.spawn_secondaries(cx, commit_ts, keys);
         }
         self.heartbeat.cancel_all(cx);
-        self.done(Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
+        let (commit_ts, mode) = (Some(commit_ts), self.decision.mode());
+        self.done(Ok(CommitOutcome { commit_ts, mode, details: self.details }))
     }
 
     /// The only way to end with an error once something was sent. An outcome that is not known keeps its locks: to roll them
@@ -535,7 +539,7 @@ impl Machine for Commit {
         }
         self.release_doubtful_locks(cx);
         if mutations.is_empty() {
-            return self.done(Ok(CommitOutcome { commit_ts: None }));
+            return self.done(Ok(CommitOutcome::default()));
         }
         self.mode = Mode::new(cx, &self.options, &mutations);
         if self.start_ts.is_zero() || self.start_ts == Timestamp::MAX {

@@ -3,7 +3,9 @@
 //! ```text
 //!                           timestamp, above the floor and within the bounds
 //!   start ──► Fetching ───────────────────────────────────────────────────────► done
-//!              ▲    │ PD's clock lags
+//!              ▲    │ │ the same, but the owner wants to be asked               ▲
+//!              │    │ └──────────────────────────────────────► AskingOwner ─────┘
+//!              │    │ PD's clock lags
 //!              │    ▼
 //!            WaitingForClock
 //! ```
@@ -42,13 +44,20 @@ enum Phase {
     Idle,
     Fetching(FetchTimestamp),
     WaitingForClock,
+    /// The alarm, if there is a deadline, ends it there.
+    AskingOwner {
+        commit_ts: Timestamp,
+        question: Token,
+        alarm: Option<Token>,
+    },
 }
 
 phases! {
     FetchCommitTs: Phase;
     start => Fetching | done;
-    Fetching => WaitingForClock | done;
+    Fetching => WaitingForClock | AskingOwner | done;
     WaitingForClock => Fetching | done;
+    AskingOwner => done;
 }
 
 type End = Result<Timestamp, Error>;
@@ -69,8 +78,7 @@ impl FetchCommitTs {
 
     fn fetch(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if cx.now() >= self.deadline {
-            let (attempts, last) = (self.questions, CallFailure::NotAttempted);
-            return Poll::Ready(Err(Error::DeadlineExceeded { operation: "fetch commit timestamp", attempts, last }));
+            return self.deadline_exceeded();
         }
         self.questions += 1;
         let fetch = FetchTimestamp::new(cx.config()).until(self.deadline);
@@ -105,7 +113,24 @@ impl FetchCommitTs {
         if timestamp > upper_bound {
             return Poll::Ready(Err(Error::CommitTsOutOfBound { start_ts, commit_ts: timestamp, upper_bound }));
         }
+        if self.rules.ask_owner {
+            return self.ask_owner(cx, timestamp);
+        }
         Poll::Ready(Ok(timestamp))
+    }
+
+    fn ask_owner(&mut self, cx: &mut Context<'_>, commit_ts: Timestamp) -> Poll<End> {
+        let until_deadline = self.deadline.saturating_since(cx.now());
+        let has_deadline = self.deadline != Time::MAX;
+        let alarm = has_deadline.then(|| cx.sleep(until_deadline, SleepReason::Deadline));
+        let question = cx.check_commit(self.start_ts, commit_ts);
+        self.phase = Phase::AskingOwner { commit_ts, question, alarm };
+        Poll::Pending
+    }
+
+    fn deadline_exceeded(&self) -> Poll<End> {
+        let (attempts, last) = (self.questions, CallFailure::NotAttempted);
+        Poll::Ready(Err(Error::DeadlineExceeded { operation: "fetch commit timestamp", attempts, last }))
     }
 
     /// PD's clock is behind the timestamp that the commit must exceed.
@@ -146,6 +171,18 @@ impl Machine for FetchCommitTs {
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (Phase::Fetching(fetch), event) => self.step(cx, fetch, |fetch, cx| fetch.handle(cx, token, event)),
             (Phase::WaitingForClock, Event::Woken) => self.fetch(cx),
+            (Phase::AskingOwner { commit_ts, question, alarm }, Event::Checked(answer)) if question == token => {
+                if let Some(alarm) = alarm {
+                    cx.cancel(alarm);
+                }
+                let start_ts = self.start_ts;
+                let forbidden = |reason| Error::CommitForbidden { start_ts, commit_ts, reason };
+                Poll::Ready(answer.map(|()| commit_ts).map_err(forbidden))
+            }
+            (Phase::AskingOwner { question, alarm, .. }, Event::Woken) if alarm == Some(token) => {
+                cx.cancel(question);
+                self.deadline_exceeded()
+            }
             (phase, _) => {
                 self.phase = phase;
                 Poll::Pending

@@ -16,7 +16,7 @@
 
 use tikv_proto::kvrpcpb::{Op, PrewriteRequest};
 
-use super::{CommitOptions, Mutation};
+use super::{CommitMode, CommitOptions, Mutation};
 use crate::canary::Canary;
 use crate::machine::Context;
 use crate::time::Time;
@@ -50,15 +50,25 @@ impl Mode {
         self.async_commit || self.one_phase
     }
 
-    /// What prewrites have to say for it. `after` is what the commit_ts must exceed; `started_at` when the transaction began.
-    pub(super) fn fill_in(self, cx: &Context<'_>, request: &mut PrewriteRequest, after: Timestamp, started_at: Time) {
+    /// What prewrites have to say for it. `after` is what the commit_ts must exceed; `started_at` when the transaction began;
+    /// `asked_at` the time at which its owner has allowed it to commit, if that was asked.
+    pub(super) fn fill_in(
+        self,
+        cx: &Context<'_>,
+        request: &mut PrewriteRequest,
+        after: Timestamp,
+        started_at: Time,
+        asked_at: Option<Timestamp>,
+    ) {
         let start_ts = Timestamp::from_version(request.start_version);
         let for_update_ts = Timestamp::from_version(request.for_update_ts);
         request.min_commit_ts = after.max(start_ts).max(for_update_ts).next().version();
         if self.prewrites_decide() {
             let elapsed = cx.now().saturating_since(started_at);
             let window = elapsed.saturating_add(cx.config().async_commit_safe_window);
-            request.max_commit_ts = start_ts.saturating_add(window).version();
+            let allowed_until = asked_at.map(|asked_at| asked_at.saturating_add(cx.config().async_commit_safe_window));
+            let max_commit_ts = start_ts.saturating_add(window).min(allowed_until.unwrap_or(Timestamp::MAX));
+            request.max_commit_ts = max_commit_ts.version();
             if !for_update_ts.is_zero() {
                 // A repeated request does not notice that the lock was resolved in between. If it was, then at a time beyond
                 // this life, and what is prewritten anew gets a min_commit_ts beyond max_commit_ts.
@@ -105,6 +115,15 @@ impl Decision {
     /// Whether the transaction is committed on all its keys.
     pub(super) fn is_complete(&self) -> bool {
         self.committed.is_some()
+    }
+
+    /// Who has decided, if all keys are prewritten, and the primary is committed where that decides.
+    pub(super) fn mode(&self) -> CommitMode {
+        match self.commit_ts() {
+            None => CommitMode::TwoPhases,
+            Some(_) if self.is_complete() => CommitMode::OnePhase,
+            Some(_) => CommitMode::AsyncCommit,
+        }
     }
 
     /// When the transaction committed, if all its keys are prewritten; `None` if its primary decides.

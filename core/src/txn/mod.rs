@@ -40,6 +40,7 @@ mod lock_options;
 mod lock_ttl;
 mod mutations;
 mod options;
+mod outcome;
 mod pessimistic;
 mod pessimistic_rollback;
 mod pipelined;
@@ -50,7 +51,7 @@ mod tests;
 mod transaction;
 
 use crate::machine::Phases;
-pub use commit::{Commit, CommitOutcome, CommitRequest, PessimisticCommit};
+pub use commit::{Commit, CommitRequest, PessimisticCommit};
 pub use heartbeat::{Heartbeat, HeartbeatEnd};
 pub use latches::{Acquired, LatchId, LatchLimits, Latches, NewerCommit, Woken};
 pub use lock_keys::{LockKeys, LockRequest, Locked};
@@ -58,6 +59,7 @@ pub use lock_keys_batch::LockedKey;
 pub use lock_options::{LockOptions, LockWait, OnConflict};
 pub use mutations::{Mutation, Mutations, TxnLimits};
 pub use options::{AssertionLevel, CommandPri, CommitOptions, CommitTsRules, DiskFullOpt, OnLock, UnlockedWrites};
+pub use outcome::{CommitDetails, CommitMode, CommitOutcome};
 pub use pessimistic_rollback::PessimisticRollback;
 pub(crate) use pipelined::PHASES as PIPELINED_PHASES;
 pub use pipelined::{

@@ -78,11 +78,21 @@ pub struct CommitTsRules {
     /// The commit timestamp must not be above this one. Default: [`Timestamp::MAX`], no bound. client-go:
     /// `SetCommitTSUpperBoundCheck`.
     pub upper_bound: Timestamp,
+    /// Whether the owner of the transaction is asked before a timestamp is used
+    /// ([`Command::CheckCommit`](crate::machine::Command::CheckCommit)), and can forbid it. Where prewrites decide, it is asked
+    /// about PD's time before them, and they commit within the safe window after that, or else the primary does. Default: no.
+    /// client-go: `SetSchemaLeaseChecker`.
+    pub ask_owner: bool,
 }
 
 impl Default for CommitTsRules {
     fn default() -> Self {
-        CommitTsRules { wait_until: Timestamp::ZERO, wait_timeout: Duration::from_secs(1), upper_bound: Timestamp::MAX }
+        CommitTsRules {
+            wait_until: Timestamp::ZERO,
+            wait_timeout: Duration::from_secs(1),
+            upper_bound: Timestamp::MAX,
+            ask_owner: false,
+        }
     }
 }
 

@@ -183,6 +183,8 @@ pub(super) struct Prewritten {
     pub(super) has_primary: bool,
     /// What that means for the transaction.
     pub(super) verdict: Verdict,
+    /// How often it was sent again because of locks.
+    pub(super) resends: u32,
 }
 
 /// Why a batch is not prewritten, as far as one knows.
@@ -436,7 +438,7 @@ impl PrewriteBatch {
     fn prewritten(&mut self, verdict: Verdict) -> Poll<End> {
         let primary = &self.request.primary_lock;
         let has_primary = self.mutations.iter().any(|mutation| mutation.key.as_slice() == &primary[..]);
-        self.done(Ok(Prewritten { has_primary, verdict }))
+        self.done(Ok(Prewritten { has_primary, verdict, resends: self.resends }))
     }
 
     fn done(&mut self, result: Result<Prewritten, Error>) -> Poll<End> {

@@ -77,11 +77,11 @@ impl Ledger {
     pub(super) fn check(&self, index: usize, result: &Result<CommitOutcome, Error>) {
         let Some(commit) = self.commits.get(&index) else { return };
         match result {
-            Ok(CommitOutcome { commit_ts: Some(commit_ts) }) => {
+            Ok(CommitOutcome { commit_ts: Some(commit_ts), .. }) => {
                 assert_eq!(commit.committed, Some(*commit_ts), "reported committed, but never told so: {commit:?}");
             }
             // Nothing but absences to check.
-            Ok(CommitOutcome { commit_ts: None }) => assert!(!commit.is_open && commit.committed.is_none()),
+            Ok(CommitOutcome { commit_ts: None, .. }) => assert!(!commit.is_open && commit.committed.is_none()),
             Err(error) if error.is_undetermined() => {}
             Err(error) => {
                 assert!(!commit.is_open, "reported as failed, but an attempt is open: {error:?}, {commit:?}");

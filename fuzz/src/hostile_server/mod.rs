@@ -144,7 +144,8 @@ impl Story {
                     self.ledger.cancelled(id);
                     self.pending.retain(|_, what| !matches!(what, Pending::Store(other, _) if *other == id));
                 }
-                EngineCommand::Reconnect { .. } | EngineCommand::Observe(_) => {}
+                // No transaction here asks its owner.
+                EngineCommand::CheckCommit { .. } | EngineCommand::Reconnect { .. } | EngineCommand::Observe(_) => {}
             }
         }
     }

@@ -2,12 +2,15 @@
 //!
 //! The async client runs under virtual time against the simulated cluster; what goes wrong is ordered, not left to chance.
 //! `docs/parity/known-bugs.tsv` lists all known bugs, those that are looked at here and those that are looked at elsewhere; S9,
-//! R1 and so on are their names there.
+//! R1 and so on are their names there. And what takes the same world to look at: garbage collection, killed transactions, owners that
+//! are asked.
 
 mod commit;
 mod decided_by_prewrites;
+mod forbidden;
 mod gc;
 mod interceptors;
+mod killed;
 mod locks;
 mod outcome;
 mod pessimistic;

@@ -32,7 +32,7 @@ use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, O
 use crate::timestamp::Timestamp;
 use crate::txn::commit_primary::{CommitPrimary, PrimaryCommitted};
 use crate::txn::commit_ts::FetchCommitTs;
-use crate::txn::{CommitOptions, CommitOutcome, Heartbeat, HeartbeatEnd};
+use crate::txn::{CommitMode, CommitOptions, CommitOutcome, Heartbeat, HeartbeatEnd};
 
 /// A pipelined transaction that is to be committed. Made by
 /// [`PipelinedTransaction::begin_commit`](super::PipelinedTransaction::begin_commit).
@@ -94,6 +94,13 @@ impl PipelinedCommitRequest {
         self.rest.as_ref()
     }
 
+    /// The same, asking the owner before a commit timestamp is used.
+    #[must_use]
+    pub fn asking_owner(mut self) -> Self {
+        self.options.commit_ts.ask_owner = true;
+        self
+    }
+
     /// The same, to be over at `deadline`, unless the primary is being committed then.
     #[must_use]
     pub fn with_deadline(mut self, deadline: crate::time::Time) -> Self {
@@ -136,7 +143,7 @@ impl PipelinedCommit {
     fn fetch(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if self.locks.is_none() {
             // Absences were checked, if anything.
-            return self.done(cx, Ok(CommitOutcome { commit_ts: None }));
+            return self.done(cx, Ok(CommitOutcome::default()));
         }
         let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
         self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
@@ -177,7 +184,8 @@ impl PipelinedCommit {
             }
             Poll::Ready(Ok(PrimaryCommitted { commit_ts, .. })) => {
                 self.finish(cx, FinalStatus::Committed(commit_ts));
-                self.done(cx, Ok(CommitOutcome { commit_ts: Some(commit_ts) }))
+                let (commit_ts, mode) = (Some(commit_ts), CommitMode::TwoPhases);
+                self.done(cx, Ok(CommitOutcome { commit_ts, mode, ..CommitOutcome::default() }))
             }
             Poll::Ready(Err(error)) => self.fail(cx, error),
         }

@@ -322,12 +322,12 @@ impl World {
         let history = &self.history;
         assert!(self.owner.is_none(), "it waits for nothing and has not ended");
         match &self.report {
-            Some(Ok(CommitOutcome { commit_ts: Some(_) })) => {
+            Some(Ok(CommitOutcome { commit_ts: Some(_), .. })) => {
                 assert!(history.primary_committed);
                 let all_committed = history.committed == history.prewritten;
                 assert!(all_committed || self.is_dying, "locks are left behind: {history:?}");
             }
-            Some(Ok(CommitOutcome { commit_ts: None })) => assert!(history.prewritten.is_empty()),
+            Some(Ok(CommitOutcome { commit_ts: None, .. })) => assert!(history.prewritten.is_empty()),
             Some(Err(error)) if error.is_undetermined() => {
                 assert!(history.maybe_executed, "a false alarm: {error}");
                 assert!(history.rolled_back.is_empty());

@@ -5,10 +5,10 @@ use tikv_proto::kvrpcpb;
 use super::*;
 use crate::backoff::BackoffKind;
 use crate::error::{KeyError, PdError};
-use crate::txn::CommitTsRules;
+use crate::txn::{CommitDetails, CommitMode, CommitTsRules};
 
-fn committed_at(commit_ts: Timestamp) -> End {
-    Ok(CommitOutcome { commit_ts: Some(commit_ts) })
+fn committed_at(commit_ts: Timestamp) -> Result<Option<Timestamp>, Error> {
+    Ok(Some(commit_ts))
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_transaction_over_two_regions_commits_its_primary_and_then_in_the_background
     });
     script.reply(kvrpcpb::CommitResponse::default());
     let secondaries = script.expect_spawn();
-    assert_eq!(script.expect_done(), committed_at(ts(2_000)));
+    assert_eq!(when(script.expect_done()), committed_at(ts(2_000)));
     let (requests, observed) = run_background(secondaries, |_| ok());
     let expected = kvrpcpb::CommitRequest {
         start_version: start_ts().version(),
@@ -49,16 +49,33 @@ fn a_transaction_over_two_regions_commits_its_primary_and_then_in_the_background
 }
 
 #[test]
+fn a_commit_tells_what_decided_it_and_what_it_took() {
+    let mut script = commit_of(["a", "b", "y", "z"]);
+    let (first, second) = (expect_prewrite(&mut script, &["a", "b"]), expect_prewrite(&mut script, &["y", "z"]));
+    accept_prewrite(&mut script, second);
+    accept_prewrite(&mut script, first);
+    script.expect_timestamp();
+    script.timestamp(ts(2_000)).expect_call(1, |_: &kvrpcpb::CommitRequest| {});
+    script.reply(kvrpcpb::CommitResponse::default());
+    script.expect_spawn();
+    let CommitOutcome { commit_ts, mode, details } = script.expect_done().expect("committed");
+    assert_eq!((commit_ts, mode), (Some(ts(2_000)), CommitMode::TwoPhases));
+    let CommitDetails { keys, bytes, regions, prewrites, lock_encounters } = details;
+    assert_eq!((keys, regions, prewrites, lock_encounters), (4, 2, 2, 0));
+    assert!(bytes > 4, "keys and values: {bytes}");
+}
+
+#[test]
 fn nothing_runs_in_the_background_when_one_request_commits_all() {
     let mut script = committing(["a", "b"]);
     script.reply(kvrpcpb::CommitResponse::default());
-    assert_eq!(script.expect_done(), committed_at(ts(2_000)));
+    assert_eq!(when(script.expect_done()), committed_at(ts(2_000)));
 }
 
 #[test]
 fn a_transaction_that_wrote_nothing_sends_nothing() {
     let mut script = commit_of([]);
-    assert_eq!(script.expect_done(), Ok(CommitOutcome { commit_ts: None }));
+    assert_eq!(script.expect_done(), Ok(CommitOutcome::default()));
 }
 
 #[test]
@@ -83,7 +100,7 @@ fn a_key_that_was_inserted_and_deleted_again_is_checked_but_neither_primary_nor_
     script.timestamp(ts(2_000));
     expect_commit(&mut script, &["b", "c"], ts(2_000));
     script.reply(kvrpcpb::CommitResponse::default());
-    assert_eq!(script.expect_done(), committed_at(ts(2_000)));
+    assert_eq!(when(script.expect_done()), committed_at(ts(2_000)));
 }
 
 #[test]
@@ -94,7 +111,7 @@ fn if_all_that_was_written_is_gone_again_absence_is_checked_and_nothing_committe
         assert_eq!(&request.primary_lock[..], b"a");
     });
     accept_prewrite(&mut script, prewrite);
-    assert_eq!(script.expect_done(), Ok(CommitOutcome { commit_ts: None }));
+    assert_eq!(when(script.expect_done()), Ok(None));
 
     // Nothing was locked, so that there is nothing to roll back either.
     let mut script = Script::with_knowledge(commit_with(mutations, options()), two_regions());
@@ -120,7 +137,7 @@ fn a_refused_commit_timestamp_is_replaced_also_for_the_secondaries() {
     expect_commit(&mut script, &["a"], ts(3_000));
     script.reply(kvrpcpb::CommitResponse::default());
     let secondaries = script.expect_spawn();
-    assert_eq!(script.expect_done(), committed_at(ts(3_000)));
+    assert_eq!(when(script.expect_done()), committed_at(ts(3_000)));
     run_background(secondaries, |request| {
         let Request::Commit(commit) = request else { panic!("{request:?}") };
         assert_eq!(commit.commit_version, ts(3_000).version());
@@ -273,7 +290,7 @@ fn a_region_that_splits_before_the_commit_takes_secondaries_with_it() {
     assert!(script.last_call().context.is_retry_request);
     script.reply(kvrpcpb::CommitResponse::default());
     let secondaries = script.expect_spawn();
-    assert_eq!(script.expect_done(), committed_at(ts(2_000)));
+    assert_eq!(when(script.expect_done()), committed_at(ts(2_000)));
     let (requests, _) = run_background(secondaries, |_| ok());
     let committed: Vec<_> = requests.iter().flat_map(|request| names(commit_keys(request))).collect();
     assert_eq!(committed, ["h"]);

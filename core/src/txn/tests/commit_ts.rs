@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::commit_ts::FetchCommitTs;
@@ -114,4 +115,100 @@ fn a_deadline_ends_the_questions() {
     let timer = script.expect_sleep(|_, _| {});
     script.advance(Duration::from_millis(99)).event(alarm, Event::Woken).expect_cancel(timer);
     assert!(matches!(script.expect_done(), Err(Error::DeadlineExceeded { .. })));
+}
+
+fn asking() -> CommitTsRules {
+    CommitTsRules { ask_owner: true, ..CommitTsRules::default() }
+}
+
+#[test]
+fn an_owner_that_wants_to_be_asked_allows_a_timestamp_or_forbids_it() {
+    for answer in [Ok(()), Err(Arc::from("another version"))] {
+        let mut script = fetch(asking());
+        script.expect_timestamp();
+        script.timestamp(ts(2_000));
+        let question = script.expect_check(ts(2_000));
+        script.event(question, Event::Checked(answer.clone()));
+        let (start_ts, commit_ts) = (start_ts(), ts(2_000));
+        let forbidden = |reason| Error::CommitForbidden { start_ts, commit_ts, reason };
+        assert_eq!(script.expect_done(), answer.map(|()| commit_ts).map_err(forbidden));
+    }
+}
+
+#[test]
+fn the_owner_is_not_asked_about_a_timestamp_that_cannot_be_used() {
+    let mut script = fetch(CommitTsRules { upper_bound: ts(1_999), ..asking() });
+    script.expect_timestamp();
+    script.timestamp(ts(2_000));
+    assert!(matches!(script.expect_done(), Err(Error::CommitTsOutOfBound { .. })));
+}
+
+#[test]
+fn an_owner_that_does_not_answer_is_waited_for_until_the_deadline() {
+    let mut script = Script::new(FetchCommitTs::new(start_ts(), asking(), Time::from_millis(100)));
+    let answered = script.expect_alarm();
+    script.expect_timestamp();
+    script.timestamp(ts(2_000));
+    script.expect_cancel(answered);
+    let alarm = script.expect_alarm();
+    let question = script.expect_check(ts(2_000));
+    script.advance(Duration::from_millis(99)).event(alarm, Event::Woken).expect_cancel(question);
+    assert!(matches!(script.expect_done(), Err(Error::DeadlineExceeded { .. })));
+}
+
+#[test]
+fn a_commit_that_its_owner_forbids_is_rolled_back() {
+    let options = CommitOptions { commit_ts: asking(), ..options() };
+    let mut script = Script::with_knowledge(commit_with(mutations([Mutation::put("a", "1")]), options), two_regions());
+    let prewrite = expect_prewrite(&mut script, &["a"]);
+    accept_prewrite(&mut script, prewrite);
+    script.expect_timestamp();
+    script.timestamp(ts(2_000));
+    let question = script.expect_check(ts(2_000));
+    script.event(question, Event::Checked(Err(Arc::from("no"))));
+    let (error, rolled_back) = expect_failed(&mut script);
+    assert!(matches!(error, Error::CommitForbidden { .. }), "{error}");
+    assert_eq!(rolled_back, ["a"]);
+}
+
+/// A first timestamp that a reader has ruled out is replaced by another, which may be too late for the owner.
+#[test]
+fn a_timestamp_that_replaces_another_is_asked_about_too() {
+    let options = CommitOptions { commit_ts: asking(), ..options() };
+    let mut script = Script::with_knowledge(commit_with(mutations([Mutation::put("a", "1")]), options), two_regions());
+    let prewrite = expect_prewrite(&mut script, &["a"]);
+    accept_prewrite(&mut script, prewrite);
+    script.expect_timestamp();
+    script.timestamp(ts(2_000));
+    let question = script.expect_check(ts(2_000));
+    script.event(question, Event::Checked(Ok(())));
+    script.expect_call(1, |_: &kvrpcpb::CommitRequest| {});
+    let error = Some(Box::new(commit_ts_expired("a", ts(2_000), ts(2_500))));
+    script.reply(kvrpcpb::CommitResponse { error, ..Default::default() });
+    script.expect_timestamp();
+    script.timestamp(ts(3_000));
+    let question = script.expect_check(ts(3_000));
+    script.event(question, Event::Checked(Err(Arc::from("no"))));
+    let (error, _) = expect_failed(&mut script);
+    assert!(matches!(error, Error::CommitForbidden { commit_ts, .. } if commit_ts == ts(3_000)), "{error}");
+}
+
+/// Prewrites that decide leave no time to ask afterwards.
+#[test]
+fn where_prewrites_decide_the_owner_is_asked_before_them_and_they_must_decide_soon() {
+    for causal_consistency in [false, true] {
+        let commit_ts = asking();
+        let options = CommitOptions { async_commit: true, causal_consistency, commit_ts, ..options() };
+        let all = mutations([Mutation::put("a", "1")]);
+        let mut script = Script::with_knowledge(commit_with(all, options), two_regions());
+        script.expect_timestamp();
+        script.timestamp(ts(1_100));
+        let question = script.expect_check(ts(1_100));
+        script.event(question, Event::Checked(Ok(())));
+        let window = script.config.async_commit_safe_window;
+        script.expect_call(1, |request: &kvrpcpb::PrewriteRequest| {
+            assert!(request.use_async_commit);
+            assert!(request.max_commit_ts <= ts(1_100).saturating_add(window).version());
+        });
+    }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::error::PdError;
 use crate::machine::Abandoned;
 use crate::machine::script::{maybe_executed, not_sent};
-use crate::txn::OnLock;
+use crate::txn::{CommitMode, OnLock};
 
 fn asynchronous() -> CommitOptions {
     CommitOptions { async_commit: true, ..options() }
@@ -48,8 +48,8 @@ fn committed_at(commit_ts: Timestamp) -> kvrpcpb::PrewriteResponse {
     kvrpcpb::PrewriteResponse { one_pc_commit_ts: commit_ts.version(), ..Default::default() }
 }
 
-fn committed(commit_ts: Timestamp) -> End {
-    Ok(CommitOutcome { commit_ts: Some(commit_ts) })
+fn committed(commit_ts: Timestamp) -> Result<Option<Timestamp>, Error> {
+    Ok(Some(commit_ts))
 }
 
 // ---- Async commit ----
@@ -70,7 +70,7 @@ fn an_async_commit_is_committed_as_soon_as_all_keys_are_locked_at_the_largest_mi
     script.reply_to(first, locked_to_commit_at(ts(1_200)));
     script.reply_to(second, locked_to_commit_at(ts(1_300)));
     let background = script.expect_spawn();
-    assert_eq!(script.expect_done(), committed(ts(1_300)));
+    assert_eq!(when(script.expect_done()), committed(ts(1_300)));
     let (requests, _) = run_background(background, |_| ok());
     let roles: Vec<_> = requests
         .iter()
@@ -104,7 +104,7 @@ fn one_ordinary_lock_is_enough_for_the_primary_to_decide() {
         expect_commit(&mut script, &["a"], ts(2_000));
         script.reply(kvrpcpb::CommitResponse::default());
         script.expect_spawn();
-        assert_eq!(script.expect_done(), committed(ts(2_000)));
+        assert_eq!(when(script.expect_done()), committed(ts(2_000)));
     }
 }
 
@@ -189,7 +189,8 @@ fn one_phase_is_one_request() {
         assert_eq!(request.max_commit_ts, ts(3_000).version());
     });
     script.reply(committed_at(ts(1_250)));
-    assert_eq!(script.expect_done(), committed(ts(1_250)));
+    let outcome = script.expect_done().expect("committed");
+    assert_eq!((outcome.commit_ts, outcome.mode), (Some(ts(1_250)), CommitMode::OnePhase));
 }
 
 #[test]
@@ -252,7 +253,7 @@ fn one_phase_that_was_executed_without_an_answer_and_then_split_is_reported_with
         script.reply_to(token, locked_to_commit_at(ts(1_250)));
     }
     script.expect_spawn();
-    assert_eq!(script.expect_done(), committed(ts(1_250)));
+    assert_eq!(when(script.expect_done()), committed(ts(1_250)));
 }
 
 // ---- What is not known ----
@@ -346,7 +347,7 @@ fn a_refusal_for_good_holds_for_every_earlier_attempt_and_so_does_success() {
         while matches!(script.peek(), Some(Command::Spawn(_))) {
             script.next();
         }
-        assert_eq!(script.expect_done(), committed(ts(1_300)));
+        assert_eq!(when(script.expect_done()), committed(ts(1_300)));
     }
 }
 

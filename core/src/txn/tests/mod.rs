@@ -47,6 +47,11 @@ use crate::timestamp::Timestamp;
 
 type End = Result<CommitOutcome, Error>;
 
+/// When a transaction has committed.
+fn when(end: End) -> Result<Option<Timestamp>, Error> {
+    end.map(|outcome| outcome.commit_ts)
+}
+
 fn start_ts() -> Timestamp {
     ts(1_000)
 }

@@ -106,7 +106,7 @@ fn only_an_open_transaction_can_be_used() {
 fn the_end_of_a_commit_is_final() {
     let undetermined =
         Error::Undetermined { start_ts: start_ts(), primary: "a".into(), cause: Box::new(Error::Closed) };
-    let outcome = CommitOutcome { commit_ts: Some(ts(2_000)) };
+    let outcome = CommitOutcome { commit_ts: Some(ts(2_000)), ..CommitOutcome::default() };
     let ends = [
         (Ok(outcome), TxnState::Committed(outcome)),
         (Err(Error::Closed), TxnState::RolledBack),

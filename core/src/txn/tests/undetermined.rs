@@ -92,7 +92,7 @@ fn a_later_success_settles_it() {
         let mut script = committing(["a"]);
         if lose(&mut script, lost) {
             answer_all(&mut script, |_| Answer::Accept);
-            assert_eq!(script.expect_done(), Ok(CommitOutcome { commit_ts: Some(ts(2_000)) }));
+            assert_eq!(when(script.expect_done()), Ok(Some(ts(2_000))));
         }
     }
 }

@@ -514,6 +514,9 @@ impl World {
             }
             // What has been sent cannot be called back, and an address is looked up for each message.
             EngineCommand::CancelCall { .. } | EngineCommand::Reconnect { .. } | EngineCommand::Observe(_) => Ok(()),
+            EngineCommand::CheckCommit { start_ts, .. } => {
+                broken(Rule::PlausibleError, format!("transaction {start_ts} asks its owner, who did not want that"))
+            }
         }
     }
 

@@ -512,7 +512,7 @@ impl World {
         result: &Result<CommitOutcome, Error>,
     ) -> Check {
         let end = match state {
-            TxnState::Committed(CommitOutcome { commit_ts }) => End::Committed(commit_ts),
+            TxnState::Committed(CommitOutcome { commit_ts, .. }) => End::Committed(commit_ts),
             TxnState::Undetermined => End::Undetermined,
             _ => End::RolledBack,
         };

@@ -120,7 +120,7 @@ impl Run {
                 }
                 Command::Cancel { token } => pending.retain(|other| other.token != token),
                 Command::Spawn(machine) => self.background.push(machine),
-                Command::Reconnect { .. } | Command::Observe(_) => {}
+                Command::CheckCommit { .. } | Command::Reconnect { .. } | Command::Observe(_) => {}
             }
         }
     }

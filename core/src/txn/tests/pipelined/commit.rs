@@ -3,6 +3,7 @@
 use super::*;
 use crate::machine::Abandoned;
 use crate::machine::script::{maybe_executed, not_sent};
+use crate::txn::CommitMode;
 
 fn expect_commit_of_primary(script: &mut Script<PipelinedCommit>, commit_ts: Timestamp) -> Token {
     script.expect_call(1, |request: &kvrpcpb::CommitRequest| {
@@ -53,8 +54,9 @@ fn what_is_left_is_flushed_then_the_primary_is_committed_then_all_is_resolved_by
     let commit = expect_commit_of_primary(&mut script, ts(2_000));
     script.reply_to(commit, kvrpcpb::CommitResponse::default());
     let (end, finish) = end(&mut script, &mut txn);
-    assert_eq!(end, Ok(CommitOutcome { commit_ts: Some(ts(2_000)) }));
-    assert_eq!(txn.state(), TxnState::Committed(CommitOutcome { commit_ts: Some(ts(2_000)) }));
+    let outcome = end.expect("committed");
+    assert_eq!((outcome.commit_ts, outcome.mode), (Some(ts(2_000)), CommitMode::TwoPhases));
+    assert_eq!(txn.state(), TxnState::Committed(outcome));
     let requests = requests_of(finish.expect("locks to be resolved"));
     let resolved: Vec<_> = requests.iter().filter_map(told).collect();
     let at = format!("resolve at {}", ts(2_000).version());
@@ -93,7 +95,7 @@ fn a_small_transaction_is_flushed_as_a_whole_by_its_commit() {
 fn a_transaction_that_has_written_nothing_commits_at_once() {
     let mut txn = pipelined_txn();
     let mut script = committing(&mut txn);
-    assert_eq!(end(&mut script, &mut txn), (Ok(CommitOutcome { commit_ts: None }), None));
+    assert_eq!(end(&mut script, &mut txn), (Ok(CommitOutcome::default()), None));
 }
 
 /// client-go: fails for want of a primary.
@@ -107,7 +109,7 @@ fn a_transaction_that_only_checks_absences_has_nothing_to_commit() {
         assert_eq!(request.mutations[0].op(), kvrpcpb::Op::CheckNotExists);
     });
     accept_flush(&mut script, call);
-    assert_eq!(end(&mut script, &mut txn), (Ok(CommitOutcome { commit_ts: None }), None));
+    assert_eq!(end(&mut script, &mut txn), (Ok(CommitOutcome::default()), None));
 }
 
 #[test]
@@ -235,7 +237,7 @@ fn a_commit_ts_below_what_readers_were_promised_is_replaced() {
     let commit = expect_commit_of_primary(&mut script, ts(3_000));
     script.reply_to(commit, kvrpcpb::CommitResponse::default());
     let (end, finish) = end(&mut script, &mut txn);
-    assert_eq!(end, Ok(CommitOutcome { commit_ts: Some(ts(3_000)) }));
+    assert_eq!(end.map(|outcome| outcome.commit_ts), Ok(Some(ts(3_000))));
     let at = format!("resolve at {}", ts(3_000).version());
     assert_eq!(requests_of(finish.expect("locks")).iter().find_map(told), Some(at));
 }
