@@ -129,3 +129,21 @@ impl Drop for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_tasks_run_in_the_background_than_there_is_room_for() {
+        let background = Arc::new(Background::default());
+        let mut tickets: Vec<Ticket> = (0..BACKGROUND_LIMIT).map_while(|_| background.enter()).collect();
+        assert_eq!(tickets.len(), BACKGROUND_LIMIT);
+        assert!(background.enter().is_none());
+        drop(tickets.pop());
+        let ticket = background.enter();
+        assert!(ticket.is_some() && background.enter().is_none());
+        drop((tickets, ticket));
+        assert_eq!(background.running(), 0);
+    }
+}

@@ -11,6 +11,7 @@ mod forbidden;
 mod gc;
 mod interceptors;
 mod killed;
+mod locking;
 mod locks;
 mod outcome;
 mod pessimistic;

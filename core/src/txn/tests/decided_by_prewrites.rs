@@ -148,7 +148,7 @@ fn without_a_timestamp_nothing_is_sent_and_nothing_is_to_be_cleaned_up() {
 }
 
 #[test]
-fn large_bounded_and_empty_transactions_commit_in_two_phases() {
+fn large_bounded_sharing_and_empty_transactions_commit_in_two_phases() {
     let many: Vec<String> = (0..257).map(|number| format!("k{number:03}")).collect();
     let long = "k".repeat(4_097);
     let mut bounded = CommitOptions { async_commit: true, one_phase_commit: true, ..options() };
@@ -157,8 +157,8 @@ fn large_bounded_and_empty_transactions_commit_in_two_phases() {
     for (mutations, options) in [
         (puts(many.iter().map(String::as_str)), asynchronous()),
         (puts([long.as_str()]), asynchronous()),
-        (puts(["a"]), bounded.clone()),
-        (mutations([Mutation::put("a", "1"), shared]), bounded),
+        (puts(["a"]), bounded),
+        (mutations([Mutation::put("a", "1"), shared]), CommitOptions { async_commit: true, ..one_phase() }),
         (mutations([Mutation::check_not_exists("a")]), CommitOptions { async_commit: true, ..one_phase() }),
         // Whoever found the lock of `b` would commit the transaction, even though `a` exists.
         (
