@@ -39,6 +39,8 @@ pub mod property {
     pub const LOCK_HELD: &str = "a key that was reported locked stays so until its transaction ends or its time is up";
     /// No version is newer than what a lock has returned, as long as it is held, and up to the commit.
     pub const LOCKING_READ: &str = "what a lock has returned stays the newest version";
+    /// Where nothing goes wrong, no lock has to expire: deadlocks are noticed, and everybody is woken who waits for a lock.
+    pub const NO_HELP_OF_TIME: &str = "nobody waits for time to pass if nothing goes wrong";
     /// Operations of live clients end.
     pub const NOBODY_WAITS: &str = "nobody waits forever";
     /// When all is quiet, a reader gets every lock out of the way and sees what was decided.

@@ -30,9 +30,12 @@ pub enum Mistake {
     SecondariesForgotten,
     /// Prewrites do not check that the pessimistic locks of their keys are still there.
     LocksUnchecked,
+    /// Every lock request says that its transaction has locked nothing before, so that nobody can wait for it.
+    DeadlocksUnnoticed,
     /// Releases of pessimistic locks take locks that are newer than they are meant for.
     LaterLocksReleased,
-    /// Prewrites do not check that locks of fair locking still have the timestamp at which they were taken.
+    /// Prewrites do not check that locks of fair locking still have the timestamp at which they were taken. It takes a copy of
+    /// the request to lock, which is no mistake but is made here.
     LaterLocksTrusted,
 }
 
@@ -63,6 +66,11 @@ impl Mistake {
             }
             (Mistake::LaterLocksTrusted, Request::Prewrite(request)) => {
                 spoil(request, |it| it.for_update_ts_constraints.clear());
+                None
+            }
+            (Mistake::LaterLocksTrusted, Request::PessimisticLock(_)) => Some(call.clone()),
+            (Mistake::DeadlocksUnnoticed, Request::PessimisticLock(request)) => {
+                spoil(request, |it| it.is_first_lock = true);
                 None
             }
             (Mistake::LaterLocksReleased, Request::PessimisticRollback(request)) => {

@@ -111,6 +111,14 @@ pub struct Setup {
     pub luck: Luck,
 }
 
+impl Luck {
+    /// Whether nothing goes wrong. That a region splits is no misfortune.
+    #[must_use]
+    pub fn is_smooth(self) -> bool {
+        self == Luck { splits: self.splits, ..Luck::default() }
+    }
+}
+
 impl Work {
     /// The keys it is about, in order; of a pessimistic transaction in the order in which it locks them.
     #[must_use]

@@ -22,29 +22,30 @@
 use std::sync::Arc;
 
 use tikv_core::config::Config;
-use tikv_core::engine::Outcome;
 use tikv_core::error::{Execution, Fault, FaultKind};
 use tikv_core::key::Key;
 use tikv_core::machine::{Call, Event, Token};
-use tikv_core::request::{Access, Request, Response};
+use tikv_core::request::Response;
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
-use tikv_proto::kvrpcpb::{Action as TxnAction, CheckTxnStatusResponse};
-use tikv_sim::cluster::CallId;
 use tikv_sim::cluster::lock_wait::{LockWaits, Woken};
 use tikv_sim::storage::Storage;
 
 use crate::client::{Client, Effects, Surroundings, TaskId, Wait};
 use crate::explorer::Model;
 use crate::fingerprint::{Part, fingerprint};
-use crate::history::{History, Read, Reported, property};
+use crate::history::{History, property};
 use crate::mistake::Mistake;
 use crate::servers::{ADDRESS, Clock, Regions, Store};
-use crate::session::Note;
 use crate::setup::{Luck, Setup};
 use crate::view::View;
 
+use self::messages::{Message, Stage, Waiter, is_write};
+use self::record::{note, record};
+
 mod describe;
+mod messages;
+mod record;
 mod settle;
 
 /// More leaps than any operation survives.
@@ -65,32 +66,6 @@ pub struct World {
     clock: Clock,
     luck: Luck,
     history: Part<History>,
-}
-
-/// A call, and how far it has come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Message {
-    /// Who waits for the answer, if anybody.
-    waiter: Option<Waiter>,
-    call: Arc<Call>,
-    stage: Stage,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Stage {
-    /// On its way.
-    Sent,
-    /// In the store, where it waits for a lock.
-    Queued(CallId),
-    /// The answer is on its way back.
-    Answered(Arc<Response>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Waiter {
-    client: usize,
-    task: TaskId,
-    token: Token,
 }
 
 /// A step of the whole. Messages by their place.
@@ -449,6 +424,9 @@ impl Model for Protocol {
 
     fn check(&self, world: &World, is_final: bool) -> Result<(), &'static str> {
         world.history.check(&world.view)?;
+        if self.setup.luck.is_smooth() && world.clock.leaps > 0 {
+            return Err(property::NO_HELP_OF_TIME);
+        }
         if !is_final {
             return Ok(());
         }
@@ -465,59 +443,6 @@ impl Model for Protocol {
 }
 
 impl World {
-    fn insert(&mut self, message: Message) {
-        let message = Part::new(message);
-        let place = self.messages.partition_point(|other| other.fingerprint() < message.fingerprint());
-        self.messages.insert(place, message);
-    }
-
-    /// A call whose answer nobody waits for. One that only reads is forgotten, as it would make no difference.
-    fn insert_orphan(&mut self, message: Message) {
-        if is_write(&message.call.request) {
-            self.insert(Message { waiter: None, ..message });
-        }
-    }
-
-    fn take(&mut self, place: usize) -> Message {
-        Message::clone(&self.messages.remove(place))
-    }
-
-    /// Nobody waits for the answer any more; the call may yet arrive.
-    fn forget(&mut self, waiter: Waiter) {
-        let Some(place) = self.messages.iter().position(|message| message.waiter == Some(waiter)) else { return };
-        let message = self.take(place);
-        if !matches!(message.stage, Stage::Answered(_)) {
-            self.insert_orphan(message);
-        }
-    }
-
-    fn queued(&self) -> impl Iterator<Item = (usize, CallId, &Message)> {
-        self.messages.iter().enumerate().filter_map(|(place, message)| match message.stage {
-            Stage::Queued(name) => Some((place, name, &**message)),
-            _ => None,
-        })
-    }
-
-    /// A name for a request that has to wait: the later they come, the larger.
-    fn unused_name(&self) -> CallId {
-        CallId::new(self.queued().map(|(_, name, _)| name.number() + 1).max().unwrap_or(0))
-    }
-
-    fn take_queued(&mut self, name: CallId) -> Option<Message> {
-        let (place, ..) = self.queued().find(|(_, other, _)| *other == name)?;
-        Some(self.take(place))
-    }
-
-    /// Whether a client waits for a request that waits in the store.
-    fn is_anybody_queued(&self) -> bool {
-        self.queued().any(|(_, _, message)| message.waiter.is_some())
-    }
-
-    /// When the store wakes all whose lock has gone. Nothing else is due at any time.
-    fn next_round(&self) -> Option<Time> {
-        self.waits.next_wakeup().filter(|time| *time < Time::MAX)
-    }
-
     /// The storage has changed.
     fn on_change(&mut self, keys: &[Key]) {
         let view = View::new(&self.storage, keys);
@@ -534,72 +459,5 @@ impl World {
                 client.edit(Client::on_change);
             }
         }
-    }
-
-    /// Whether the time of a transaction that was rolled back on a question was up.
-    fn check_expiry(&mut self, config: &Config, call: &Call, answer: &Response) {
-        let (Request::CheckTxnStatus(request), Response::CheckTxnStatus(answer)) = (&call.request, answer) else {
-            return;
-        };
-        if is_rollback(answer) {
-            let start_ts = Timestamp::from_version(request.lock_ts);
-            let is_pessimistic = self.history.txn(start_ts).is_some_and(|txn| txn.is_pessimistic);
-            let least_ttl = if is_pessimistic { config.managed_lock_ttl } else { config.lock_ttl };
-            let least_ttl_ms = u64::try_from(least_ttl.as_millis()).unwrap_or(u64::MAX);
-            if start_ts.physical_ms().saturating_add(least_ttl_ms) >= self.clock.physical_ms() {
-                self.history.edit(|history| history.broken = Some(property::ALIVE));
-            } else if is_pessimistic {
-                self.history.edit(|history| history.expire(start_ts));
-            }
-        }
-    }
-}
-
-fn is_rollback(answer: &CheckTxnStatusResponse) -> bool {
-    answer.error.is_none()
-        && answer.region_error.is_none()
-        && matches!(
-            answer.action(),
-            TxnAction::TtlExpireRollback | TxnAction::LockNotExistRollback | TxnAction::TtlExpirePessimisticRollback
-        )
-}
-
-fn is_write(request: &Request) -> bool {
-    request.kind().facts().access != Access::Read
-}
-
-fn note(history: &mut History, note: Note) {
-    match note {
-        Note::Locked(start_ts, keys) => {
-            // What was locked before has been noted then.
-            for key in keys.into_iter().filter(|key| key.is_locked && !key.lock_ts.is_zero()) {
-                history.locked(start_ts, key.key, key.lock_ts, key.value);
-            }
-        }
-        Note::Committing(start_ts) => history.commit_locks(start_ts),
-        Note::Dropped(start_ts) => history.drop_locks(start_ts),
-    }
-}
-
-/// What the caller of an operation is told. A read that fails says nothing.
-fn record(history: &mut History, end: Outcome, owner: (usize, usize), keys: Vec<Key>) {
-    match end {
-        Outcome::Commit(result) => history.report(
-            owner,
-            match result {
-                Ok(outcome) => outcome.commit_ts.map_or(Reported::Nothing, Reported::Committed),
-                Err(error) if error.is_undetermined() => Reported::Undetermined,
-                Err(_) => Reported::Failed,
-            },
-        ),
-        Outcome::LockKeys(_) | Outcome::PessimisticRollback(()) => history.report(owner, Reported::Failed),
-        Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read) => {
-            let read_ts = read.read_through.read_ts();
-            if let Ok(pairs) = read.result {
-                let pairs = pairs.into_iter().map(|pair| (pair.key, pair.value.bytes)).collect();
-                history.read(Read { read_ts, keys, pairs });
-            }
-        }
-        other => unreachable!("nobody has begun {other:?}"),
     }
 }

@@ -81,6 +81,13 @@ fn a_pessimistic_lock_that_nobody_checks_when_its_key_is_prewritten_is_found() {
 }
 
 #[test]
+fn a_deadlock_that_nobody_notices_is_found() {
+    let (there, back) = (pessimistic(&["a", "b"], Locks::OneByOne), pessimistic(&["b", "a"], Locks::OneByOne));
+    let broken = explore_with(Mistake::DeadlocksUnnoticed, vec![vec![there], vec![back]], Luck::default());
+    assert_eq!(broken.property, property::NO_HELP_OF_TIME);
+}
+
+#[test]
 fn a_release_that_takes_a_later_lock_away_is_found() {
     let clients = vec![vec![pessimistic(&["a", "b"], Locks::FairlyAtFirst)]];
     let broken = explore_with(Mistake::LaterLocksReleased, clients, Luck::default());
@@ -91,7 +98,6 @@ fn a_release_that_takes_a_later_lock_away_is_found() {
 #[test]
 fn a_later_lock_of_fair_locking_that_is_taken_for_the_one_reported_is_found() {
     let clients = vec![vec![pessimistic(&["a"], Locks::Fairly)], vec![Work::OnePhaseWrite(&["a"])]];
-    let luck = Luck { duplicates: 1, leaps: 1, ..Luck::default() };
-    let broken = explore_with(Mistake::LaterLocksTrusted, clients, luck);
+    let broken = explore_with(Mistake::LaterLocksTrusted, clients, Luck { leaps: 1, ..Luck::default() });
     assert!(LOST_UPDATE.contains(&broken.property), "{broken:?}");
 }

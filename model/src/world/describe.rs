@@ -6,7 +6,8 @@ use tikv_core::request::{Request, Response};
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::KeyError;
 
-use super::{Action, Message, Stage, Waiter, World};
+use super::messages::{Message, Stage, Waiter};
+use super::{Action, World};
 
 impl World {
     pub(super) fn describe(&self, action: &Action) -> String {

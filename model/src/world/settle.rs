@@ -6,7 +6,8 @@ use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::Op;
 
-use super::{Action, Protocol, Stage, World};
+use super::messages::Stage;
+use super::{Action, Protocol, World};
 use crate::client::{Client, Program, Wait};
 use crate::explorer::Model;
 use crate::fingerprint::Part;
