@@ -1,11 +1,12 @@
 //! The cases that are explored.
 
-use crate::setup::Work::{AsyncWrite, BatchGet, OnePhaseWrite, Scan, Write, WriteInTime};
+use crate::setup::Work::{AsyncWrite, BatchGet, OnePhaseWrite, Pipelined, Scan, Write, WriteInTime};
 use crate::setup::{End, Locks, Luck, Pessimistic, Setup, Work};
 
 const A: &[&str] = &["a"];
 const AB: &[&str] = &["a", "b"];
 const ABC: &[&str] = &["a", "b", "c"];
+const B: &[&str] = &["b"];
 const BA: &[&str] = &["b", "a"];
 const LUCKY: Luck = Luck { faults: 0, duplicates: 0, crashes: 0, abandons: 0, splits: 0, impatience: 0, leaps: 0 };
 
@@ -49,6 +50,7 @@ pub fn small() -> Vec<Setup> {
         with_heartbeats(two_regions("a heartbeat", &[&[Write(A)], &[BatchGet(A)]], Luck { leaps: 1, ..LUCKY })),
     ];
     cases.extend(small_pessimistic());
+    cases.push(two_regions("flushes whose owner dies", &[&[Pipelined(AB)], &[Write(B)]], Luck { crashes: 1, ..LUCKY }));
     cases
 }
 
@@ -117,6 +119,9 @@ pub fn large() -> Vec<Setup> {
         with_heartbeats(two_regions("a heartbeat, a fault", pair, Luck { faults: 1, leaps: 2, ..LUCKY })),
     ];
     cases.extend(large_pessimistic());
+    let pipelined: &[&[Work]] = &[&[Pipelined(AB)], &[BatchGet(AB)]];
+    cases.push(two_regions("flushes, a death, a leap", pipelined, Luck { crashes: 1, leaps: 1, ..LUCKY }));
+    cases.push(one_region("flushes, a split, a fault", pipelined, Luck { splits: 1, faults: 1, ..LUCKY }));
     cases
 }
 
@@ -143,15 +148,11 @@ fn large_pessimistic() -> Vec<Setup> {
             Luck { faults: 1, leaps: 1, ..LUCKY },
         ),
         one_region(
-            "locks, then an async commit, a split, a death, a leap",
+            "locks, then an async commit, a split, a death",
             &[&[lock(AB, AtOnce, AsyncCommit)], &[lock(AB, AtOnce, AsyncCommit)]],
-            Luck { splits: 1, crashes: 1, leaps: 1, ..LUCKY },
+            Luck { splits: 1, crashes: 1, ..LUCKY },
         ),
-        two_regions(
-            "three lock a key, one loses interest",
-            &[one, one, one],
-            Luck { abandons: 1, impatience: 1, ..LUCKY },
-        ),
+        two_regions("three lock a key, one is impatient", &[one, one, one], Luck { impatience: 1, ..LUCKY }),
         with_heartbeats(two_regions("locks, a heartbeat, a leap", &[one, one], Luck { leaps: 1, ..LUCKY })),
     ]
 }

@@ -15,6 +15,7 @@ use tikv_core::machine::{
 use tikv_core::request::pd::PdResponse;
 use tikv_core::rng::Rng;
 
+use crate::pipelining::Pipelining;
 use crate::servers::{Clock, Regions, ask_pd};
 use crate::session::{Note, Session};
 
@@ -25,6 +26,8 @@ pub(crate) enum Program {
     Operation(Box<Operation>),
     /// A transaction that somebody waits for.
     Session(Box<Session>),
+    /// The same of a pipelined transaction.
+    Pipelining(Box<Pipelining>),
     /// What nobody waits for.
     Background(BackgroundMachine),
 }
@@ -141,6 +144,7 @@ impl Client {
             let abandoned = run.with_context(&mut task, |program, cx| match program {
                 Program::Operation(operation) => operation.abandon(cx),
                 Program::Session(session) => session.abandon(cx),
+                Program::Pipelining(session) => session.abandon(cx),
                 Program::Background(_) => Abandoned::FinishInBackground,
             });
             task.owned = false;
@@ -327,6 +331,7 @@ impl Program {
         match self {
             Program::Operation(operation) => operation.start(cx).map(Some),
             Program::Session(session) => session.start(cx).map(Some),
+            Program::Pipelining(session) => session.start(cx).map(Some),
             Program::Background(machine) => machine.start(cx).map(|()| None),
         }
     }
@@ -335,6 +340,7 @@ impl Program {
         match self {
             Program::Operation(operation) => operation.handle(cx, token, event).map(Some),
             Program::Session(session) => session.handle(cx, token, event).map(Some),
+            Program::Pipelining(session) => session.handle(cx, token, event).map(Some),
             Program::Background(machine) => machine.handle(cx, token, event).map(|()| None),
         }
     }

@@ -36,6 +36,7 @@ pub mod explorer;
 mod fingerprint;
 pub mod history;
 pub mod mistake;
+mod pipelining;
 mod servers;
 mod session;
 pub mod setup;

@@ -197,6 +197,7 @@ impl Store<'_> {
     pub(crate) fn execute(&mut self, name: CallId, call: &Call) -> Option<Response> {
         let kind = call.request.kind();
         let range = match self.regions.check(&call.context) {
+            _ if !kind.facts().regional => KeyRange::ALL,
             Ok(range) => range,
             Err(error) => return Some(of_region_error(kind, *error)),
         };
@@ -223,7 +224,7 @@ impl Store<'_> {
         }
         run!(
             Get BatchGet Scan Prewrite Commit BatchRollback ResolveLock CheckTxnStatus CheckSecondaryLocks TxnHeartBeat
-            PessimisticRollback
+            PessimisticRollback Flush BroadcastTxnStatus
         )
     }
 

@@ -243,7 +243,7 @@ fn release(cx: &mut Context<'_>, rollback: Option<PessimisticRollback>) {
 }
 
 /// What the scripts ask for, at the times at which they do, is never refused.
-fn accepted<T>(result: Result<T, Error>) -> T {
+pub(crate) fn accepted<T>(result: Result<T, Error>) -> T {
     result.unwrap_or_else(|error| unreachable!("no script asks for what must be refused: {error}"))
 }
 

@@ -10,12 +10,13 @@ use tikv_core::key::{Direction, Key, KeyRange};
 use tikv_core::snapshot::{BatchGet, ReadThrough, Scan, SnapshotOptions};
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
-use tikv_core::txn::{Commit, CommitOptions, Transaction};
+use tikv_core::txn::{Commit, CommitOptions, PipelinedOptions, PipelinedTransaction, Transaction};
 
 use crate::client::Program;
 use crate::history::History;
+use crate::pipelining::Pipelining;
 use crate::servers::LEAP_MS;
-use crate::session::Session;
+use crate::session::{Session, accepted};
 
 const BEFORE_A_LEAP: Duration = Duration::from_millis(LEAP_MS / 2);
 
@@ -32,6 +33,8 @@ pub enum Work {
     OnePhaseWrite(&'static [&'static str]),
     /// Locks keys before it writes them.
     Pessimistic(Pessimistic),
+    /// Writes the keys in a pipelined transaction, which flushes one after the other. The first is the primary.
+    Pipelined(&'static [&'static str]),
     /// Reads the keys, by region.
     BatchGet(&'static [&'static str]),
     /// Reads the keys from the first to the last, page by page.
@@ -126,7 +129,7 @@ impl Work {
         let keys = match self {
             Work::Write(keys) | Work::WriteInTime(keys) => keys,
             Work::AsyncWrite(keys) | Work::OnePhaseWrite(keys) => keys,
-            Work::BatchGet(keys) | Work::Scan(keys) => keys,
+            Work::BatchGet(keys) | Work::Scan(keys) | Work::Pipelined(keys) => keys,
             Work::Pessimistic(script) => script.keys,
         };
         keys.iter().map(|key| Key::from(*key)).collect()
@@ -170,6 +173,12 @@ impl Work {
                 history.begin_pessimistic(ts, owner, keys, value.clone(), self.prewrites_decide());
                 let txn = Transaction::new(config, ts, now, self.options(config, now));
                 return Program::Session(Box::new(Session::new(txn, script, value, outlives_leaps(config))));
+            }
+            Work::Pipelined(_) => {
+                history.begin(ts, owner, keys.clone(), value.clone(), false);
+                let (options, pipelined) = (self.options(config, now), PipelinedOptions::default());
+                let txn = accepted(PipelinedTransaction::new(config, ts, now, options, pipelined));
+                return Program::Pipelining(Box::new(Pipelining::new(txn, keys, value, outlives_leaps(config))));
             }
             Work::Write(_) | Work::WriteInTime(_) | Work::AsyncWrite(_) | Work::OnePhaseWrite(_) => {
                 history.begin(ts, owner, keys.clone(), value.clone(), self.prewrites_decide());

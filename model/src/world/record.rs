@@ -57,7 +57,7 @@ pub(super) fn note(history: &mut History, note: Note) {
 /// What the caller of an operation is told. A read that fails says nothing.
 pub(super) fn record(history: &mut History, end: Outcome, owner: (usize, usize), keys: Vec<Key>) {
     match end {
-        Outcome::Commit(result) => history.report(
+        Outcome::Commit(result) | Outcome::PipelinedCommit(result) => history.report(
             owner,
             match result {
                 Ok(outcome) => outcome.commit_ts.map_or(Reported::Nothing, Reported::Committed),
@@ -65,7 +65,9 @@ pub(super) fn record(history: &mut History, end: Outcome, owner: (usize, usize),
                 Err(_) => Reported::Failed,
             },
         ),
-        Outcome::LockKeys(_) | Outcome::PessimisticRollback(()) => history.report(owner, Reported::Failed),
+        Outcome::LockKeys(_) | Outcome::PessimisticRollback(()) | Outcome::Flush(_) => {
+            history.report(owner, Reported::Failed);
+        }
         Outcome::SnapshotBatchGet(read) | Outcome::SnapshotScan(read) => {
             let read_ts = read.read_through.read_ts();
             if let Ok(pairs) = read.result {
