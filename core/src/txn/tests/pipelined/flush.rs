@@ -148,6 +148,56 @@ fn a_live_lock_is_waited_for() {
     expect_flush(&mut script, &["a"], 1);
 }
 
+/// Meets the same lock whenever it flushes; `status` is what is answered about its owner.
+fn always_locked(status: impl Fn() -> Result<Response, Fault>) -> Error {
+    let (_, mut script) = begin(&["a"]);
+    for _ in 0..10_000 {
+        let Some(command) = script.next() else { return failed(script) };
+        let (token, event) = match command {
+            Command::Call(call) => {
+                let reply = match &call.request {
+                    Request::Flush(_) => {
+                        let errors = vec![is_locked(locked_by(ts(500), "a", "p"))];
+                        Ok(kvrpcpb::FlushResponse { errors, ..Default::default() }.into())
+                    }
+                    Request::CheckTxnStatus(_) => status(),
+                    Request::ResolveLock(_) => Ok(kvrpcpb::ResolveLockResponse::default().into()),
+                    other => panic!("{other:?}"),
+                };
+                (call.token, Event::Reply(reply))
+            }
+            Command::Pd { token, request } => (token, Event::Pd(Ok(pd_answer(&request)))),
+            Command::Sleep { reason: SleepReason::Heartbeat, .. } | Command::Spawn(_) | Command::Cancel { .. } => {
+                continue;
+            }
+            Command::Sleep { token, until, .. } => {
+                script.advance(until.saturating_since(script.now()));
+                (token, Event::Woken)
+            }
+            other => panic!("{other:?}"),
+        };
+        script.event(token, event);
+    }
+    panic!("no bound");
+}
+
+#[test]
+fn locks_without_end_are_not_met_without_end() {
+    let committed = || {
+        let commit_version = ts(600).version();
+        Ok(kvrpcpb::CheckTxnStatusResponse { commit_version, ..Default::default() }.into())
+    };
+    let error = always_locked(committed);
+    assert!(matches!(error, Error::Locked(_)), "{error}");
+}
+
+#[test]
+fn a_lock_whose_owner_cannot_be_asked_about_ends_the_flush() {
+    let error = always_locked(|| Err(maybe_executed()));
+    assert!(error.is_timeout() || matches!(error, Error::RetriesExhausted { .. }), "{error:?}");
+    assert!(!error.is_undetermined());
+}
+
 #[test]
 fn whoever_does_not_want_to_resolve_locks_fails_at_the_first() {
     let mut own = options();
