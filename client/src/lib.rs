@@ -23,6 +23,7 @@ mod pessimistic;
 mod pipelined;
 mod range;
 mod raw;
+mod regions;
 mod runtime;
 mod snapshot;
 mod transaction;
@@ -48,6 +49,7 @@ pub use tikv_core::membuffer;
 pub use tikv_core::raw::{ChecksumTotal, Pair, ScanOptions, Swapped, Ttl};
 pub use tikv_core::request::{RequestContext, RequestKind, Response};
 pub use tikv_core::snapshot::{Isolation, Priority, SnapshotOptions, Value};
+pub use tikv_core::split::{Scatter, Split, SplitOptions};
 pub use tikv_core::time::Time;
 pub use tikv_core::timestamp::Timestamp;
 pub use tikv_core::txn::{

@@ -35,6 +35,12 @@ pub struct Config {
     pub operation_concurrency: usize,
     /// Bytes of keys and values after which a batch of mutations is closed. Default 16 KiB.
     pub txn_batch_bytes: usize,
+    /// From so many keys of a transaction in one region on, the region is split before they are written, and the new ones are
+    /// spread over the stores. Default 100,000. client-go: `preSplitDetectThreshold`.
+    pub pre_split_keys: usize,
+    /// It is split so that each part takes about so many bytes of keys and values. Default 32 MiB. client-go:
+    /// `preSplitSizeThreshold`.
+    pub pre_split_bytes: u64,
     /// Largest key and value together in a transaction, in bytes. Default 6 MiB.
     pub txn_entry_limit_bytes: u64,
     /// Largest transaction, in bytes of keys and values. Default 100 MiB.
@@ -117,6 +123,8 @@ impl Default for Config {
             backoff_weight: 2,
             operation_concurrency: 128,
             txn_batch_bytes: 16 * 1024,
+            pre_split_keys: 100_000,
+            pre_split_bytes: 32 * 1024 * 1024,
             txn_entry_limit_bytes: 6 * 1024 * 1024,
             txn_total_limit_bytes: 100 * 1024 * 1024,
             local_latch_keys: 0,

@@ -21,6 +21,7 @@
 //! | many calls over one connection | [`stream`] |
 //! | how PD is asked | [`pd`] |
 //! | from a key to the replica that answers | [`route`] |
+//! | new regions | [`split`] |
 //! | the locks of other transactions | [`lock`] |
 //! | timestamps | [`oracle`] |
 //! | reads at one timestamp | [`snapshot`] |
@@ -49,6 +50,7 @@ pub mod request;
 pub mod rng;
 pub mod route;
 pub mod snapshot;
+pub mod split;
 pub mod stream;
 pub mod time;
 pub mod timestamp;

@@ -28,13 +28,20 @@ use crate::request::pd::PdResponse;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
-use crate::{lock, oracle, route, snapshot, txn};
+use crate::{lock, oracle, route, snapshot, split, txn};
 
 /// The machines that declare their phases.
 pub fn phases() -> impl Iterator<Item = &'static Phases> {
-    [&[oracle::PHASES], route::PHASES, lock::PHASES, snapshot::PHASES, txn::PHASES, txn::PIPELINED_PHASES]
-        .into_iter()
-        .flatten()
+    [
+        &[oracle::PHASES, split::PHASES],
+        route::PHASES,
+        lock::PHASES,
+        snapshot::PHASES,
+        txn::PHASES,
+        txn::PIPELINED_PHASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Names an operation of an [`Engine`]. Never used twice.

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::keyspace::KeyCodec;
 use crate::machine::{Abandoned, Context, Event, Machine, Token};
 use crate::timestamp::Timestamp;
-use crate::{lock, oracle, raw, snapshot, txn};
+use crate::{lock, oracle, raw, snapshot, split, txn};
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident($machine:ty) -> $output:ty, $codec:ident;)+) => {
@@ -59,6 +59,8 @@ macro_rules! operations {
 operations! {
     /// A new timestamp.
     Timestamp(oracle::FetchTimestamp) -> Result<Timestamp, Error>, Txn;
+    /// Splits regions.
+    SplitRegions(split::SplitRegions) -> split::Split, Txn;
     /// Value of a key at a timestamp.
     SnapshotGet(snapshot::Get) -> snapshot::Read<Option<snapshot::Value>>, Txn;
     /// Values of keys at a timestamp.

@@ -30,6 +30,10 @@ pub mod path {
     pub const GET_STORE: &str = "/pdpb.PD/GetStore";
     /// All stores.
     pub const GET_ALL_STORES: &str = "/pdpb.PD/GetAllStores";
+    /// Regions to be spread over the stores.
+    pub const SCATTER_REGION: &str = "/pdpb.PD/ScatterRegion";
+    /// What is being done to a region.
+    pub const GET_OPERATOR: &str = "/pdpb.PD/GetOperator";
 }
 
 /// The method in a gRPC path.
@@ -96,6 +100,13 @@ pub(super) fn encode(request: &PdRequest, cluster_id: u64) -> Option<(&'static s
         PdRequest::AllStores => {
             (path_of(request), bytes(&pdpb::GetAllStoresRequest { header, exclude_tombstone_stores: true }))
         }
+        PdRequest::ScatterRegions { regions, group } => {
+            let (regions_id, group) = (regions.clone(), group.clone());
+            (path_of(request), bytes(&pdpb::ScatterRegionRequest { header, regions_id, group, ..Default::default() }))
+        }
+        PdRequest::IsScattering { region_id } => {
+            (path_of(request), bytes(&pdpb::GetOperatorRequest { header, region_id: *region_id }))
+        }
     })
 }
 
@@ -109,6 +120,8 @@ pub(super) fn path_of(request: &PdRequest) -> &'static str {
         PdRequest::ScanRegions { .. } => path::BATCH_SCAN_REGIONS,
         PdRequest::Store { .. } => path::GET_STORE,
         PdRequest::AllStores => path::GET_ALL_STORES,
+        PdRequest::ScatterRegions { .. } => path::SCATTER_REGION,
+        PdRequest::IsScattering { .. } => path::GET_OPERATOR,
     }
 }
 
@@ -160,6 +173,21 @@ pub(super) fn decode(
             checked(response.header.as_ref())?;
             let stores = response.stores.into_iter().filter(|store| !is_tombstone(store));
             Ok(PdResponse::Stores(stores.map(Arc::new).collect()))
+        }
+        PdRequest::ScatterRegions { .. } => {
+            let response = pdpb::ScatterRegionResponse::decode(body).map_err(undecodable)?;
+            checked(response.header.as_ref())?;
+            Ok(PdResponse::Scattered)
+        }
+        PdRequest::IsScattering { .. } => {
+            let response = pdpb::GetOperatorResponse::decode(body).map_err(undecodable)?;
+            // PD finds no operator of a region that does not move.
+            if error_type(response.header.as_ref()) == Some(pdpb::ErrorType::RegionNotFound) {
+                return Ok(PdResponse::IsScattering(false));
+            }
+            checked(response.header.as_ref())?;
+            let is_running = response.status() == pdpb::OperatorStatus::Running;
+            Ok(PdResponse::IsScattering(is_running && &response.desc[..] == b"scatter-region"))
         }
     }
 }

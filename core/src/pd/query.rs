@@ -262,7 +262,11 @@ fn normal(request: &PdRequest) -> PdRequest {
         | PdRequest::PrevRegion { leader_only, .. }
         | PdRequest::RegionById { leader_only, .. }
         | PdRequest::ScanRegions { leader_only, .. } => *leader_only = true,
-        PdRequest::Timestamp | PdRequest::Store { .. } | PdRequest::AllStores => {}
+        PdRequest::Timestamp
+        | PdRequest::Store { .. }
+        | PdRequest::AllStores
+        | PdRequest::ScatterRegions { .. }
+        | PdRequest::IsScattering { .. } => {}
     }
     request
 }

@@ -54,6 +54,18 @@ pub enum PdRequest {
     },
     /// All stores, tombstones left out.
     AllStores,
+    /// Regions are to be spread over the stores. Asked twice, PD may move them twice.
+    ScatterRegions {
+        /// Which.
+        regions: Vec<u64>,
+        /// Among whom they are spread evenly; empty for the group of all that have none.
+        group: String,
+    },
+    /// Whether a region is being moved, as [`PdRequest::ScatterRegions`] wants.
+    IsScattering {
+        /// The region's id.
+        region_id: u64,
+    },
 }
 
 /// PD's answer to a [`PdRequest`].
@@ -69,6 +81,10 @@ pub enum PdResponse {
     Store(Option<Arc<metapb::Store>>),
     /// Answers [`PdRequest::AllStores`].
     Stores(Vec<Arc<metapb::Store>>),
+    /// Answers [`PdRequest::ScatterRegions`]: PD has begun with those that it knows and that are worth moving.
+    Scattered,
+    /// Answers [`PdRequest::IsScattering`].
+    IsScattering(bool),
 }
 
 /// A region as PD describes it; keys still encoded.

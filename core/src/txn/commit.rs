@@ -51,6 +51,7 @@ use super::decision::{Decision, Mode};
 use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
 use super::pessimistic_rollback::PessimisticRollback;
+use super::pre_split;
 use super::prewrite::{NotPrewritten, Outgoing, PrewriteBatch, PrewriteShard, Prewritten};
 use super::{CommitDetails, CommitOptions, CommitOutcome, CommitTsRules, Mutation, Mutations};
 use crate::backoff::{Backoff, budget};
@@ -60,6 +61,7 @@ use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, Token, phases};
 use crate::request::Shared;
 use crate::route::{self, Group, Grouped, Grouping, Sharded, Unlocated};
+use crate::split::{Scatter, Split, SplitOptions, SplitRegions};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -116,6 +118,8 @@ pub struct Commit {
     decision: Decision,
     failed_assertion: Option<Error>,
     details: CommitDetails,
+    /// Regions have been split for it, or could not be.
+    has_split: bool,
     /// At most one.
     heartbeat: FanOut<Heartbeat>,
     /// What the heartbeat may find at the primary.
@@ -138,6 +142,7 @@ enum BeatsOn {
 enum Phase {
     Starting(Vec<Mutation>),
     Grouping(Grouping<Mutation>),
+    Splitting { split: Box<SplitRegions>, mutations: Vec<Mutation>, backoff: Backoff },
     FetchingMinCommitTs { fetch: FetchCommitTs, groups: Vec<Group<Mutation>>, backoff: Backoff },
     Prewriting(Sharded<PrewriteShard>),
     FetchingCommitTs(FetchCommitTs),
@@ -147,8 +152,9 @@ enum Phase {
 
 phases! {
     Commit: Phase;
-    start => Grouping | FetchingMinCommitTs | Prewriting | done;
-    Grouping => FetchingMinCommitTs | Prewriting | done;
+    start => Grouping | Splitting | FetchingMinCommitTs | Prewriting | done;
+    Grouping => Splitting | FetchingMinCommitTs | Prewriting | done;
+    Splitting => Grouping | Prewriting | done;
     FetchingMinCommitTs => Prewriting | done;
     Prewriting => FetchingCommitTs | done;
     FetchingCommitTs => CommittingPrimary | done;
@@ -174,6 +180,7 @@ impl Commit {
             decision: Decision::default(),
             failed_assertion: None,
             details: CommitDetails::default(),
+            has_split: false,
             heartbeat: FanOut::new(1),
             beats_on: BeatsOn::Pessimistic,
             phase: Phase::Starting(mutations.into_vec()),
@@ -186,6 +193,14 @@ impl Commit {
             // Nothing has been sent yet.
             Err(Unlocated { error, .. }) => return self.fail(cx, error, Vec::new()),
         };
+        let split_keys = if self.has_split { Vec::new() } else { pre_split::keys(cx.config(), &groups) };
+        if !split_keys.is_empty() {
+            self.has_split = true;
+            let options = SplitOptions { scatter: Scatter::Finish, ..SplitOptions::new(cx.config()) };
+            let split = SplitRegions::new(split_keys, SplitOptions { call: self.options.call.clone(), ..options });
+            let mutations = groups.into_iter().flat_map(|group| group.items).collect();
+            return self.split(cx, Box::new(split), mutations, grouped.backoff, SplitRegions::start);
+        }
         let in_real_time = !self.options.causal_consistency && !cx.config().has_canary(Canary::RealTimeForgotten);
         let CommitTsRules { wait_until, ask_owner, .. } = self.options.commit_ts;
         let must_wait = !wait_until.is_zero() || ask_owner;
@@ -194,6 +209,36 @@ impl Commit {
         }
         let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
         self.fetch_min_commit_ts(cx, fetch, groups, grouped.backoff, FetchCommitTs::start)
+    }
+
+    /// Whether that succeeds or not, the keys are located anew, and written to whatever regions there are.
+    fn split(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut split: Box<SplitRegions>,
+        mutations: Vec<Mutation>,
+        backoff: Backoff,
+        step: impl FnOnce(&mut SplitRegions, &mut Context<'_>) -> Poll<Split>,
+    ) -> Poll<End> {
+        let Poll::Ready(end) = step(&mut split, cx) else {
+            self.phase = Phase::Splitting { split, mutations, backoff };
+            return Poll::Pending;
+        };
+        if let Some(error) = end.error {
+            cx.observe(Observation::BackgroundFailed { task: "split regions before a large transaction", error });
+        }
+        self.group(cx, mutations, backoff)
+    }
+
+    fn group(&mut self, cx: &mut Context<'_>, mutations: Vec<Mutation>, backoff: Backoff) -> Poll<End> {
+        let mut grouping = Grouping::new(mutations, backoff).with_deadline(self.options.call.deadline);
+        match grouping.start(cx) {
+            Poll::Ready(grouped) => self.on_grouped(cx, grouped),
+            Poll::Pending => {
+                self.phase = Phase::Grouping(grouping);
+                Poll::Pending
+            }
+        }
     }
 
     fn fetch_min_commit_ts(
@@ -546,18 +591,11 @@ impl Machine for Commit {
             return self
                 .done(Err(Error::InvalidArgument("a transaction cannot commit without a start_ts of PD".into())));
         }
-        let grouping = Grouping::new(mutations, route::budget(cx.config(), budget::PREWRITE));
-        let mut grouping = grouping.with_deadline(self.options.call.deadline);
         if self.pessimistic.as_ref().is_some_and(|pessimistic| pessimistic.primary_is_locked) {
             self.start_heartbeat(cx);
         }
-        match grouping.start(cx) {
-            Poll::Ready(grouped) => self.on_grouped(cx, grouped),
-            Poll::Pending => {
-                self.phase = Phase::Grouping(grouping);
-                Poll::Pending
-            }
-        }
+        let backoff = route::budget(cx.config(), budget::PREWRITE);
+        self.group(cx, mutations, backoff)
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
@@ -574,6 +612,9 @@ impl Machine for Commit {
                     Poll::Pending
                 }
             },
+            Phase::Splitting { split, mutations, backoff } => {
+                self.split(cx, split, mutations, backoff, |split, cx| split.handle(cx, token, event))
+            }
             Phase::FetchingMinCommitTs { fetch, groups, backoff } => {
                 self.fetch_min_commit_ts(cx, fetch, groups, backoff, |fetch, cx| fetch.handle(cx, token, event))
             }
@@ -602,7 +643,7 @@ impl Machine for Commit {
         }
         let keys = match &self.phase {
             Phase::Starting(_) | Phase::Ended => return Abandoned::Discard,
-            Phase::Grouping(_) | Phase::FetchingMinCommitTs { .. } => Vec::new(),
+            Phase::Grouping(_) | Phase::Splitting { .. } | Phase::FetchingMinCommitTs { .. } => Vec::new(),
             Phase::Prewriting(batches) => {
                 let keys = self.keys_sent(batches);
                 if self.maybe_decided(batches) && !cx.config().has_canary(Canary::AbandonedAsyncCommitRolledBack) {

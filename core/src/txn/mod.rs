@@ -44,6 +44,7 @@ mod outcome;
 mod pessimistic;
 mod pessimistic_rollback;
 mod pipelined;
+mod pre_split;
 mod prewrite;
 mod refusal;
 #[cfg(test)]

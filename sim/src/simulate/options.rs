@@ -144,6 +144,10 @@ options! {
     shared_permille: 0..=1000;
     /// How many transactions in a thousand are pipelined.
     pipelined_permille: 0..=1000;
+    /// See [`Config::pre_split_keys`].
+    pre_split_keys: 1..=100_000_000;
+    /// See [`Config::pre_split_bytes`].
+    pre_split_bytes: 1..=100_000_000;
 }
 
 /// A name that is no option's.
@@ -202,6 +206,9 @@ impl Options {
             options.shared_permille = draw.one_of(&[0, 500, 1_000]);
         }
         options.pipelined_permille = draw.one_of(&[0, 0, 300, 1_000]);
+        let (pre_split_keys, pre_split_bytes) = (draw.log(2, 32), draw.log(1, 1_000));
+        draw.sometimes(&mut options.pre_split_keys, pre_split_keys);
+        draw.sometimes(&mut options.pre_split_bytes, pre_split_bytes);
         options
     }
 
@@ -247,6 +254,8 @@ impl Options {
             fair_permille: 0,
             shared_permille: 0,
             pipelined_permille: 0,
+            pre_split_keys: count(config.pre_split_keys),
+            pre_split_bytes: count(config.pre_split_bytes as usize),
         }
     }
 
@@ -274,6 +283,8 @@ impl Options {
         config.region_ttl = ms(self.region_ttl_ms);
         config.tso_batch_limit = self.tso_batch_limit;
         config.backoff_weight = self.backoff_weight;
+        config.pre_split_keys = self.pre_split_keys as usize;
+        config.pre_split_bytes = self.pre_split_bytes.into();
         config
     }
 

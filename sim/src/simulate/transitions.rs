@@ -8,6 +8,10 @@ use tikv_core::machine::{Phases, Transition, TransitionCounts};
 /// Why the simulation hardly ever takes a transition. The unit tests of its machine take it.
 const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("RegionCall", "Calling", "Locating", "most region errors of a call by key are waited for first"),
+    ("SplitRegions", "start", "done", "keys at which regions begin are not asked for"),
+    ("SplitRegions", "Settling", "Pausing", SETTLED),
+    ("SplitRegions", "Pausing", "Settling", SETTLED),
+    ("SplitRegions", "Pausing", "done", SETTLED),
     ("ScanPage", "PassingLocks", "Locating", MEMORY_LOCK),
     ("ScanPage", "PassingLocks", "Scanning", MEMORY_LOCK),
     ("PassLocks", "start", "Waiting", "a reader that meets ever new locks of known transactions"),
@@ -28,6 +32,7 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("FinishFlushed", "Pausing", "done", "a client that has flushed knows stores"),
     ("ResolveFlushed", "Locating", "done", "PD fails for longer than the budget of a clean-up"),
 ];
+const SETTLED: &str = "regions that are scattered stay where they are, and PD would have to fail just then";
 const MEMORY_LOCK: &str = "only a lock in memory makes TiKV refuse a whole page";
 const OWNER: &str = "no transaction here asks its owner";
 const CLOCK: &str = "PD's clock is behind only timestamps of other clusters";

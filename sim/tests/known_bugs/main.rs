@@ -18,6 +18,7 @@ mod pessimistic;
 mod pipelined;
 mod raw;
 mod reads;
+mod regions;
 mod retries;
 mod rollback;
 mod routing;

@@ -4,7 +4,8 @@ use tikv_proto::kvrpcpb;
 
 use super::*;
 use crate::backoff::BackoffKind;
-use crate::error::{KeyError, PdError};
+use crate::error::{Execution, KeyError, PdError};
+use crate::machine::Abandoned;
 use crate::txn::{CommitDetails, CommitMode, CommitTsRules};
 
 fn committed_at(commit_ts: Timestamp) -> Result<Option<Timestamp>, Error> {
@@ -335,4 +336,51 @@ fn a_region_that_nobody_can_locate_fails_the_transaction_before_anything_is_sent
     let Some(Command::Pd { token, .. }) = script.next() else { panic!("a question to PD") };
     script.event(token, Event::Pd(Err(PdError::Closed)));
     assert_eq!(script.expect_done(), Err(Error::Closed));
+}
+
+/// A commit of these keys, for which three are many.
+fn large_commit<'a>(keys: impl IntoIterator<Item = &'a str>) -> Script<Commit> {
+    let mut script = Script::with_knowledge(commit_with(puts(keys), options()), two_regions());
+    script.config.pre_split_keys = 3;
+    script.config.pre_split_bytes = 12;
+    script
+}
+
+fn expect_split(script: &mut Script<Commit>, keys: &[&str]) -> Token {
+    script.expect_call(1, |request: &kvrpcpb::SplitRegionRequest| assert_eq!(names(&request.split_keys), keys))
+}
+
+#[test]
+fn a_region_that_has_to_take_much_is_split_and_scattered_before_it_is_written() {
+    let mut script = large_commit(["a", "b", "c", "d", "z"]);
+    let split = expect_split(&mut script, &["b", "d"]);
+    let parts = [11, 12, 1].map(|id| metapb::Region { id, ..Default::default() });
+    script.reply_to(split, kvrpcpb::SplitRegionResponse { regions: parts.to_vec(), ..Default::default() });
+    script.expect_pd(&PdRequest::ScatterRegions { regions: vec![11, 12], group: String::new() });
+    script.pd(Ok(PdResponse::Scattered));
+    for region_id in [11, 12] {
+        script.expect_pd(&PdRequest::IsScattering { region_id });
+        script.pd(Ok(PdResponse::IsScattering(false)));
+    }
+    let Some(Command::Pd { token, request }) = script.next() else { panic!("the keys are located anew") };
+    script.event(token, Event::Pd(Ok(pd_answer(&request))));
+    expect_prewrite(&mut script, &["a", "b", "c", "d"]);
+}
+
+#[test]
+fn a_region_that_cannot_be_split_is_written_as_it_is() {
+    let mut script = large_commit(["a", "b", "c", "z"]);
+    let split = expect_split(&mut script, &["b"]);
+    let closed = Fault::new(FaultKind::Closed, Execution::NotSent, "store-1");
+    script.event(split, Event::Reply(Err(closed)));
+    expect_prewrite(&mut script, &["a", "b", "c"]);
+    assert!(script.observations().iter().any(|seen| matches!(seen, Observation::BackgroundFailed { .. })));
+}
+
+#[test]
+fn a_commit_that_is_given_up_while_regions_split_leaves_nothing_behind() {
+    let mut script = large_commit(["a", "b", "c"]);
+    expect_split(&mut script, &["b"]);
+    assert_eq!(script.abandon(), Abandoned::Discard);
+    assert!(script.take_output().is_none());
 }
