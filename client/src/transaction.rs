@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_core::keyspace::KeyCodec;
+use tikv_core::membuffer::Flagged;
 use tikv_core::snapshot::{ScanCursor, SnapshotOptions};
 use tikv_core::txn::{self, Buffered, CommitOptions, CommitOutcome, LockOptions, PessimisticRollback, TxnState};
 use tracing::Instrument;
@@ -29,7 +30,12 @@ pub struct TransactionOptions {
     pub(crate) reads: Option<Change<SnapshotOptions>>,
     pub(crate) commit: Option<Change<CommitOptions>>,
     pub(crate) check: Option<CommitChecker>,
+    leave_out: Option<WriteFilter>,
 }
+
+/// Says yes to writes that are not to be committed.
+#[derive(Clone)]
+struct WriteFilter(Arc<dyn Fn(&Flagged<'_>) -> bool + Send + Sync>);
 
 /// A change of options that is made when a transaction begins, for each attempt anew.
 #[derive(Clone)]
@@ -105,6 +111,21 @@ impl TransactionOptions {
         self.commit = Some(Change(Arc::new(change)));
         self
     }
+
+    /// Leaves out of the commit what `is_unnecessary` says yes to: it is asked of every key with a value or a deletion, and must
+    /// not use the transaction. A key that is locked is not written then, but stays locked until the commit. client-go:
+    /// `SetKVFilter`.
+    ///
+    /// ```
+    /// use tikv::TransactionOptions;
+    ///
+    /// let options = TransactionOptions::default().leave_out(|write| write.key.starts_with(b"tmp/"));
+    /// ```
+    #[must_use]
+    pub fn leave_out(mut self, is_unnecessary: impl Fn(&Flagged<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.leave_out = Some(WriteFilter(Arc::new(is_unnecessary)));
+        self
+    }
 }
 
 /// A transaction: it reads at one timestamp, keeps its writes to itself, and commits them all at once or not at all.
@@ -146,6 +167,7 @@ pub(crate) struct Inner {
     pub(crate) lock: LockOptions,
     /// Who is asked whether it may commit.
     check: Option<CommitChecker>,
+    leave_out: Option<WriteFilter>,
     pub(crate) kill: Arc<KillSwitch>,
     /// Whose turn it is to lock keys, or to commit.
     turn: futures::lock::Mutex<()>,
@@ -180,6 +202,7 @@ impl Transaction {
                 timeout: options.timeout,
                 lock: options.lock,
                 check: options.check,
+                leave_out: options.leave_out,
                 kill: Arc::default(),
                 turn: Default::default(),
                 keep_alive: Mutex::new(None),
@@ -198,6 +221,14 @@ impl Transaction {
     #[must_use]
     pub fn state(&self) -> TxnState {
         self.txn().state()
+    }
+
+    /// Whether its locks may be lost before it ends: it holds some, and nobody keeps them alive any more, since TiKV could not be
+    /// reached for too long, or it is older than an hour, or they are gone already. Its commit will tell. client-go: `LockCtx.LockExpired`.
+    #[must_use]
+    pub fn may_lose_locks(&self) -> bool {
+        let running = self.inner.keep_alive.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().is_some_and(KeepAlive::has_ended)
     }
 
     /// The committed data that it reads, without its own writes.
@@ -355,7 +386,9 @@ impl Transaction {
                 return Err(error);
             }
         };
-        let request = self.txn().begin_commit();
+        let leave_out = self.inner.leave_out.as_ref();
+        let request =
+            self.txn().begin_filtered_commit(|write| leave_out.is_some_and(|WriteFilter(filter)| filter(write)));
         let mut request = match request {
             Ok(request) => request,
             Err(error) => {
@@ -497,6 +530,12 @@ fn seen_range(here: &ScanCursor, next: Option<&ScanCursor>) -> KeyRange {
         }
     }
     seen
+}
+
+impl std::fmt::Debug for WriteFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriteFilter")
+    }
 }
 
 impl<T> std::fmt::Debug for Change<T> {

@@ -94,3 +94,43 @@ fn a_key_whose_lock_is_shared_is_not_written() {
     assert_eq!(world.read_all(&KEYS), [some("before"), some("before"), some("after")]);
     world.until(|world| world.locks().is_empty());
 }
+
+/// client-go: `LockCtx.LockExpired`.
+#[test]
+fn who_can_no_longer_keep_its_locks_alive_is_told_before_its_commit() {
+    let world = World::new();
+    let txn = begin(&world);
+    assert!(!txn.may_lose_locks(), "it has none");
+    world.run(txn.get_for_update(KEYS[0])).expect("locked");
+    world.pass(secs(60));
+    assert!(!txn.may_lose_locks());
+    let lock = world.locks().remove(0);
+    let rollback = tikv_proto::kvrpcpb::PessimisticRollbackRequest {
+        start_version: lock.lock_version,
+        for_update_ts: lock.lock_for_update_ts,
+        keys: vec![lock.key],
+        ..Default::default()
+    };
+    world.ask(KEYS[0], rollback);
+    world.pass(secs(60));
+    assert!(txn.may_lose_locks());
+    txn.rollback().expect("open");
+    assert!(!txn.may_lose_locks(), "it needs none");
+}
+
+/// client-go: `SetKVFilter`.
+#[test]
+fn what_a_filter_leaves_out_is_not_written_and_stays_locked_until_the_commit() {
+    let world = World::new();
+    world.write(&KEYS, "before");
+    let options = pessimistic()
+        .leave_out(|write| write.key.starts_with(b"a") || write.value.is_some_and(|value| value.is_tombstone()));
+    let txn = world.run(world.client.begin_with(options)).expect("PD answers");
+    world.run(txn.get_for_update(KEYS[1])).expect("locked");
+    txn.put(KEYS[0], "after").expect("open");
+    txn.put(KEYS[1], "after").expect("open");
+    txn.delete(KEYS[2]).expect("open");
+    world.run(txn.commit()).expect("nothing is in the way");
+    world.until(|world| world.locks().is_empty());
+    assert_eq!(world.read_all(&KEYS), [some("after"), some("before"), some("before")]);
+}
