@@ -1,5 +1,6 @@
 //! Pessimistic transactions.
 
+use tikv::membuffer::ValueRef;
 use tikv::{Error, LockOptions, LockWait, Transaction, TransactionOptions, TxnState};
 use tikv_core::request::RequestKind;
 use tikv_sim::cluster::{Effect, region_error};
@@ -123,8 +124,8 @@ fn who_can_no_longer_keep_its_locks_alive_is_told_before_its_commit() {
 fn what_a_filter_leaves_out_is_not_written_and_stays_locked_until_the_commit() {
     let world = World::new();
     world.write(&KEYS, "before");
-    let options = pessimistic()
-        .leave_out(|write| write.key.starts_with(b"a") || write.value.is_some_and(|value| value.is_tombstone()));
+    let options =
+        pessimistic().leave_out(|write| write.key.starts_with(b"a") || write.value.is_some_and(ValueRef::is_tombstone));
     let txn = world.run(world.client.begin_with(options)).expect("PD answers");
     world.run(txn.get_for_update(KEYS[1])).expect("locked");
     txn.put(KEYS[0], "after").expect("open");
