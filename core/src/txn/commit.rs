@@ -154,7 +154,7 @@ phases! {
     Commit: Phase;
     start => Grouping | Splitting | FetchingMinCommitTs | Prewriting | done;
     Grouping => Splitting | FetchingMinCommitTs | Prewriting | done;
-    Splitting => Grouping | Prewriting | done;
+    Splitting => Grouping | FetchingMinCommitTs | Prewriting | done;
     FetchingMinCommitTs => Prewriting | done;
     Prewriting => FetchingCommitTs | done;
     FetchingCommitTs => CommittingPrimary | done;
