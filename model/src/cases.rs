@@ -120,7 +120,8 @@ pub fn large() -> Vec<Setup> {
     ];
     cases.extend(large_pessimistic());
     let pipelined: &[&[Work]] = &[&[Pipelined(AB)], &[BatchGet(AB)]];
-    cases.push(two_regions("flushes, a death, a leap", pipelined, Luck { crashes: 1, leaps: 1, ..LUCKY }));
+    let against_a_writer: &[&[Work]] = &[&[Pipelined(AB)], &[Write(B)]];
+    cases.push(two_regions("flushes, a death, a leap", against_a_writer, Luck { crashes: 1, leaps: 1, ..LUCKY }));
     cases.push(one_region("flushes, a split, a fault", pipelined, Luck { splits: 1, faults: 1, ..LUCKY }));
     cases
 }
@@ -143,15 +144,21 @@ fn large_pessimistic() -> Vec<Setup> {
             Luck { duplicates: 1, leaps: 1, ..LUCKY },
         ),
         two_regions(
-            "fair locking cancelled, a fault, a leap",
+            "fair locking cancelled, a fault",
             &[&[lock(AB, FairlyAtFirst, Commit)], &[lock(A, Fairly, Commit)]],
-            Luck { faults: 1, leaps: 1, ..LUCKY },
+            Luck { faults: 1, ..LUCKY },
         ),
         one_region(
             "locks, then an async commit, a split, a death",
             &[&[lock(AB, AtOnce, AsyncCommit)], &[lock(AB, AtOnce, AsyncCommit)]],
             Luck { splits: 1, crashes: 1, ..LUCKY },
         ),
+        one_region(
+            "locks in opposite order, a split",
+            &[both, &[lock(BA, OneByOne, Commit)]],
+            Luck { splits: 1, ..LUCKY },
+        ),
+        two_regions("locks, lost interest", &[both, one], Luck { abandons: 1, impatience: 1, ..LUCKY }),
         two_regions("three lock a key, one is impatient", &[one, one, one], Luck { impatience: 1, ..LUCKY }),
         with_heartbeats(two_regions("locks, a heartbeat, a leap", &[one, one], Luck { leaps: 1, ..LUCKY })),
     ]
