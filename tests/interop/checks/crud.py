@@ -91,7 +91,8 @@ def txn_put_get_and_delete(bench, peer):
         equal(txn.get(key), None, "a key never written")
         txn.put(key, value)
         equal(txn.get(key), value, "a read of one's own write")
-    require(txn.commit() > txn.start_ts, "commit_ts is above start_ts")
+    commit_ts, _ = txn.commit()
+    require(commit_ts > txn.start_ts, "commit_ts is above start_ts")
     txn = peer.begin()
     equal([txn.get(key) for key, _ in pairs], [value for _, value in pairs], "what was committed")
     for key, _ in pairs:

@@ -14,7 +14,7 @@ from cluster import CLUSTERS, available
 from process import kill_all
 
 # Each declares its checks when it is loaded; this is the order in which they run.
-for subject in ("crud", "sharing", "locks", "bank", "faults"):
+for subject in ("crud", "sharing", "modes", "locks", "bank", "faults"):
     importlib.import_module(subject)
 
 THEIRS = ("client-go", "tikv-client")

@@ -113,8 +113,13 @@ class Txn:
     def delete(self, key):
         self._call("txn_delete", key=key)
 
+    def lock(self, keys):
+        self._call("txn_lock", keys=keys)
+
     def commit(self):
-        return self._call("txn_commit")["commit_ts"]
+        """The commit_ts, and the mode if the library tells it."""
+        answer = self._call("txn_commit")
+        return answer["commit_ts"], answer.get("mode")
 
     def rollback(self):
         self._call("txn_rollback")

@@ -62,7 +62,7 @@ def write(peer, keys, value):
     txn = peer.begin()
     for key in keys:
         txn.put(key, value)
-    return txn.commit()
+    txn.commit()
 
 
 @check("pair", "txn")

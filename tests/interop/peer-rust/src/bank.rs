@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::json;
+use tikv_client::TransactionOptions;
 use tokio::sync::Mutex;
 
 use crate::Peer;
@@ -87,7 +88,7 @@ impl Peer {
         let from = dice.below(count);
         let to = (from + 1 + dice.below(count - 1)) % count;
         let (from, to) = (&keys[from as usize], &keys[to as usize]);
-        let txn = Mutex::new(self.begin(false).await?);
+        let txn = Mutex::new(self.begin(TransactionOptions::new_optimistic()).await?);
         let mut txn = txn.lock().await;
         let mut balances = [0; 2];
         for (balance, key) in balances.iter_mut().zip([from, to]) {

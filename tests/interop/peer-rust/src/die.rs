@@ -1,7 +1,7 @@
 //! Dying in the middle of a commit, by the failpoints of tikv-client.
 
 use serde_json::json;
-use tikv_client::TimestampExt;
+use tikv_client::{TimestampExt, TransactionOptions};
 
 use crate::request::{Fault, Outcome, Request};
 use crate::{Peer, answer};
@@ -11,7 +11,7 @@ impl Peer {
     /// tikv-client takes the first key that was written for the primary.
     pub async fn die(&self, request: &Request) -> Outcome {
         let pairs = request.pairs()?;
-        let mut txn = self.begin(false).await?;
+        let mut txn = self.begin(TransactionOptions::new_optimistic()).await?;
         let (id, start_ts) = (request.id, txn.start_timestamp().version());
         let failpoint = match request.text("point") {
             "prewritten" => "after-prewrite",

@@ -30,14 +30,23 @@ impl Peer {
     }
 
     /// An open transaction.
-    pub async fn begin(&self, pessimistic: bool) -> Result<Transaction, Fault> {
-        let kind =
-            if pessimistic { TransactionOptions::new_pessimistic() } else { TransactionOptions::new_optimistic() };
+    pub async fn begin(&self, kind: TransactionOptions) -> Result<Transaction, Fault> {
         Ok(self.txn.begin_with_options(options(kind)).await?)
     }
 
     pub async fn txn_begin(&self, request: &Request) -> Outcome {
-        let txn = self.begin(request.flag("pessimistic")).await?;
+        let mut kind = if request.flag("pessimistic") {
+            TransactionOptions::new_pessimistic()
+        } else {
+            TransactionOptions::new_optimistic()
+        };
+        if request.flag("async_commit") {
+            kind = kind.use_async_commit();
+        }
+        if request.flag("one_phase") {
+            kind = kind.try_one_pc();
+        }
+        let txn = self.begin(kind).await?;
         let (handle, start_ts) = (self.next_handle(), txn.start_timestamp().version());
         self.table().insert(handle, Arc::new(Mutex::new(txn)));
         Ok(json!({ "txn": handle, "start_ts": start_ts }))

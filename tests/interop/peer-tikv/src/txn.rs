@@ -1,7 +1,7 @@
 //! Transactions and snapshots.
 
 use serde_json::json;
-use tikv::{LockOptions, Snapshot, Timestamp, TransactionOptions};
+use tikv::{CommitMode, LockOptions, LockWait, Snapshot, Timestamp, TransactionOptions};
 
 use crate::peer::{Peer, pairs};
 use crate::request::{Fault, Outcome, Request, hex};
@@ -9,10 +9,17 @@ use crate::request::{Fault, Outcome, Request, hex};
 impl Peer {
     /// The time limit of `txn_begin` holds for each later call of the transaction.
     pub(crate) async fn txn_begin(&self, request: &Request) -> Outcome {
+        let mut options = TransactionOptions::default().timeout(request.timeout());
         if request.flag("pessimistic") {
-            return Err(Fault::unsupported("transactions are optimistic"));
+            options = options.pessimistic();
         }
-        let txn = self.client.begin_with(TransactionOptions::default().timeout(request.timeout())).await?;
+        if request.flag("async_commit") {
+            options = options.async_commit();
+        }
+        if request.flag("one_phase") {
+            options = options.one_phase_commit();
+        }
+        let txn = self.client.begin_with(options).await?;
         let start_ts = txn.start_ts().version();
         Ok(json!({ "txn": self.keep(txn), "start_ts": start_ts }))
     }
@@ -45,13 +52,19 @@ impl Peer {
     }
 
     pub(crate) async fn txn_lock(&self, request: &Request) -> Outcome {
-        self.opened(request)?.lock_keys(request.keys()?, LockOptions::default()).await?;
+        self.opened(request)?.lock_keys(request.keys()?, LockOptions::default().wait(LockWait::Always)).await?;
         Ok(json!({}))
     }
 
     pub(crate) async fn txn_commit(&self, request: &Request) -> Outcome {
         let outcome = self.finishing(request)?.commit().await?;
-        Ok(json!({ "commit_ts": outcome.commit_ts.map_or(0, Timestamp::version) }))
+        let mode = match outcome.mode {
+            CommitMode::NothingWritten => "nothing",
+            CommitMode::TwoPhases => "2pc",
+            CommitMode::AsyncCommit => "async",
+            CommitMode::OnePhase => "1pc",
+        };
+        Ok(json!({ "commit_ts": outcome.commit_ts.map_or(0, Timestamp::version), "mode": mode }))
     }
 
     pub(crate) fn txn_rollback(&self, request: &Request) -> Outcome {

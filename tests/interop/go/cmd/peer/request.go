@@ -28,6 +28,8 @@ type request struct {
 	TS        uint64        `json:"ts"`
 
 	Pessimistic bool   `json:"pessimistic"`
+	AsyncCommit bool   `json:"async_commit"`
+	OnePhase    bool   `json:"one_phase"`
 	Point       string `json:"point"`
 	Workers     int    `json:"workers"`
 	Transfers   int    `json:"transfers"`

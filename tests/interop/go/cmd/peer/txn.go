@@ -20,6 +20,8 @@ func (p *peer) txnBegin(_ context.Context, req *request) (fields, error) {
 		return nil, err
 	}
 	txn.SetPessimistic(req.Pessimistic)
+	txn.SetEnableAsyncCommit(req.AsyncCommit)
+	txn.SetEnable1PC(req.OnePhase)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lastTxn++
