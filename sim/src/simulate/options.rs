@@ -148,6 +148,8 @@ options! {
     pre_split_keys: 1..=100_000_000;
     /// See [`Config::pre_split_bytes`].
     pre_split_bytes: 1..=100_000_000;
+    /// How often in a thousand turns a session resolves all old locks, as garbage collection does, instead of a transaction.
+    sweep_permille: 0..=1000;
 }
 
 /// A name that is no option's.
@@ -209,6 +211,7 @@ impl Options {
         let (pre_split_keys, pre_split_bytes) = (draw.log(2, 32), draw.log(1, 1_000));
         draw.sometimes(&mut options.pre_split_keys, pre_split_keys);
         draw.sometimes(&mut options.pre_split_bytes, pre_split_bytes);
+        options.sweep_permille = draw.one_of(&[0, 0, 0, 20]);
         options
     }
 
@@ -256,6 +259,7 @@ impl Options {
             pipelined_permille: 0,
             pre_split_keys: count(config.pre_split_keys),
             pre_split_bytes: count(config.pre_split_bytes as usize),
+            sweep_permille: 0,
         }
     }
 

@@ -31,7 +31,7 @@ pub struct Report {
 pub struct Totals {
     /// Runs.
     pub runs: u64,
-    /// Transactions begun, and raw calls.
+    /// Transactions begun, raw calls, and sweeps.
     pub transactions: u64,
     /// Those that wrote and committed, or were acknowledged.
     pub committed: u64,
@@ -45,6 +45,8 @@ pub struct Totals {
     pub found_out: u64,
     /// Those whose clients died or lost interest.
     pub abandoned: u64,
+    /// Sweeps that have resolved all locks up to a safe point.
+    pub sweeps: u64,
     /// Events of the simulation.
     pub events: u64,
     /// Messages sent.
@@ -74,6 +76,7 @@ impl Totals {
         self.undetermined += other.undetermined;
         self.found_out += other.found_out;
         self.abandoned += other.abandoned;
+        self.sweeps += other.sweeps;
         self.events += other.events;
         self.messages += other.messages;
         self.lost += other.lost;
@@ -106,7 +109,8 @@ impl fmt::Display for Totals {
         )?;
         writeln!(
             f,
-            "{} events, {} messages ({} lost, {} duplicated), {:.1} s of virtual time",
+            "{} sweeps, {} events, {} messages ({} lost, {} duplicated), {:.1} s of virtual time",
+            self.sweeps,
             self.events,
             self.messages,
             self.lost,

@@ -38,6 +38,8 @@ pub(super) enum State {
     Committing(Box<Transaction>),
     /// Waits for what became of a transaction whose outcome was not known.
     Asking(Timestamp),
+    /// Resolves old locks.
+    Sweeping(Sweep),
     /// From its first write to the end of its commit.
     Pipelined(Box<Pipelining>),
     /// Reads the newest version of a key, which is this one at least.
@@ -73,6 +75,14 @@ pub(super) enum What {
     Nothing,
     Keys(Vec<Key>),
     Range(KeyRange),
+}
+
+/// A sweep of old locks.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    pub(super) safe_point: Timestamp,
+    /// Prewritten locks that were there when it began.
+    pub(super) met: Vec<(Key, Timestamp)>,
 }
 
 /// A raw call, and when it began.

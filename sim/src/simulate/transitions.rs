@@ -12,6 +12,7 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("SplitRegions", "Settling", "Pausing", SETTLED),
     ("SplitRegions", "Pausing", "Settling", SETTLED),
     ("SplitRegions", "Pausing", "done", SETTLED),
+    ("SweepRegion", "Resolving", "Scanning", "no region here has more locks than a page"),
     ("ScanPage", "PassingLocks", "Locating", MEMORY_LOCK),
     ("ScanPage", "PassingLocks", "Scanning", MEMORY_LOCK),
     ("PassLocks", "start", "Waiting", "a reader that meets ever new locks of known transactions"),

@@ -19,12 +19,12 @@ impl World {
             Error::WriteConflict(conflict) => conflict.conflict_ts != start_ts,
             Error::KeyExists { .. } => self.scenario.workload == WorkloadKind::Insert,
             // Whoever waits too long for others loses its own locks, but not before their time is up.
-            Error::RolledBack { .. } => self.age(start_ts) >= self.shortest_life(),
+            Error::RolledBack { .. } => self.may_be_ended_by_others(start_ts),
             Error::Deadlock(_) | Error::LockWaitTimeout(_) | Error::LockedNoWait(_) => {
                 self.scenario.workload.may_lock()
             }
             // A heartbeat may be late, and not every lock is on disk.
-            Error::PessimisticLockLost { .. } => self.has_faults(),
+            Error::PessimisticLockLost { .. } => self.has_faults() || start_ts <= self.swept_until,
             // TiKV has understood the request, and would never do that.
             Error::Key(KeyError::Abort(_) | KeyError::Unknown) => false,
             Error::Pd(_)
@@ -39,6 +39,11 @@ impl World {
             _ => false,
         };
         ensure(plausible, Rule::PlausibleError, || format!("transaction {start_ts} ends with: {error} ({error:?})"))
+    }
+
+    /// Whether others may have ended a transaction: its time is up, or somebody has swept away what is as old.
+    pub(super) fn may_be_ended_by_others(&mut self, start_ts: Timestamp) -> bool {
+        start_ts <= self.swept_until || self.age(start_ts) >= self.shortest_life()
     }
 
     /// How long the locks of a transaction live at least from its start.

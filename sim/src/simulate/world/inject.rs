@@ -324,7 +324,7 @@ impl World {
     fn abandon_session(&mut self, index: usize, session: usize, died: bool) -> Check {
         let mut state = std::mem::replace(&mut self.clients[index].sessions[session].state, State::Idle);
         let (start_ts, how) = match &state {
-            State::Idle => return Ok(()),
+            State::Idle | State::Sweeping(_) => return Ok(()),
             // It has ended and was counted.
             State::Asking(_) => return self.abandon(&state, died),
             State::Beginning { .. } => (Timestamp::ZERO, "given up"),

@@ -12,6 +12,7 @@ mod pipelined;
 mod raw;
 mod request_facts;
 mod stores;
+mod sweeps;
 mod transactions;
 
 use std::any::Any;
@@ -175,6 +176,8 @@ pub(super) struct World {
     /// Who holds locks, if the trace is kept.
     lockers: BTreeMap<Key, Timestamp>,
     totals: Totals,
+    /// Transactions that began until then may have been ended by others.
+    swept_until: Timestamp,
     messages_under_way: u64,
     audits: u32,
 }
@@ -215,6 +218,7 @@ impl World {
             observed: (runner.history && scenario.workload.history_model().is_some()).then(Observed::new),
             lockers: BTreeMap::new(),
             totals: Totals { runs: 1, ..Totals::default() },
+            swept_until: Timestamp::ZERO,
             messages_under_way: 0,
             audits: 0,
             rng: rng.child(),

@@ -115,7 +115,7 @@ impl World {
             }
             Request::PessimisticRollback(release) => {
                 let start_ts = Timestamp::from_version(release.start_version);
-                if self.age(start_ts) < self.shortest_life() {
+                if !self.may_be_ended_by_others(start_ts) {
                     let up_to = Timestamp::from_version(release.for_update_ts);
                     self.history.release_sent(start_ts, &release.keys, up_to)?;
                 }

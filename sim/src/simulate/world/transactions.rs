@@ -35,6 +35,9 @@ impl World {
             return Ok(());
         }
         self.totals.transactions += 1;
+        if self.try_sweep(index, session) {
+            return Ok(());
+        }
         match self.workload.next(&mut self.clients[index].sessions[session].rng) {
             Task::Transaction(script) => {
                 let rng = &mut self.clients[index].sessions[session].rng;
@@ -132,6 +135,7 @@ impl World {
             (State::ReadingNewest(key, newest), Outcome::SnapshotGet(read)) => {
                 self.on_newest(index, session, &key, newest, read)
             }
+            (State::Sweeping(sweep), Outcome::SweepLocks(result)) => self.on_swept(index, session, &sweep, &result),
             (State::Raw(call), outcome) => self.on_raw(index, session, &call, outcome),
             (state, outcome) => broken(Rule::PlausibleError, format!("{outcome:?} answers {state:?}")),
         }
@@ -205,8 +209,8 @@ impl World {
     /// Whether a pessimistic transaction may read what does not fit together: nobody tells it before its commit.
     fn may_have_lost_locks(&mut self, open: &Open) -> bool {
         let start_ts = open.txn.start_ts();
-        let has_expired = self.age(start_ts) >= self.shortest_life();
-        open.txn.is_pessimistic() && (has_expired || self.history.has_lost_locks(start_ts))
+        let may_be_ended = self.may_be_ended_by_others(start_ts);
+        open.txn.is_pessimistic() && (may_be_ended || self.history.has_lost_locks(start_ts))
     }
 
     fn give_up(&mut self, index: usize, session: usize, open: Box<Open>, succeeded: bool) -> Check {
@@ -546,7 +550,7 @@ impl World {
     /// The client will never hear how it ended.
     pub(super) fn abandon(&mut self, state: &State, died: bool) -> Check {
         match state {
-            State::Idle => Ok(()),
+            State::Idle | State::Sweeping(_) => Ok(()),
             State::Beginning { floor, .. } => {
                 self.history.close(*floor);
                 Ok(())
