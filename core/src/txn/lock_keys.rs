@@ -380,7 +380,7 @@ impl LockKeys {
         if let Error::Deadlock(deadlock) = &mut error {
             deadlock.of_one_call = self.request.keys().any(|key| *key == deadlock.deadlock_key);
             if deadlock.of_one_call {
-                let rollback = Box::new(rollback.again(false));
+                let rollback = Box::new(rollback.again(false).until(self.request.call.deadline));
                 return self.roll_back(cx, rollback, Box::new(error), PessimisticRollback::start);
             }
         }
@@ -398,6 +398,9 @@ impl LockKeys {
         if step(&mut rollback, cx).is_pending() {
             self.phase = Phase::RollingBack(rollback, error);
             return Poll::Pending;
+        }
+        if rollback.has_failed() {
+            cx.spawn(self.rollback(rollback.keys().to_vec(), true));
         }
         let until_deadline = self.request.call.deadline.saturating_since(cx.now());
         cx.sleep(AFTER_DEADLOCK.min(until_deadline), SleepReason::Deadlock);

@@ -31,6 +31,7 @@ use crate::error::KeyError;
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, Machine, Observation, SleepReason, Token, phases};
 use crate::route::{self, CallOptions, Sharded, Unlocated};
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// After this time no request that was given up waits in TiKV any more: it lets them wait for 1 s.
@@ -45,6 +46,7 @@ pub struct PessimisticRollback {
     options: CallOptions,
     /// Whether requests that lock may still be on their way.
     again: bool,
+    has_failed: bool,
     phase: Phase,
 }
 
@@ -66,13 +68,24 @@ phases! {
 impl PessimisticRollback {
     /// Releases what transaction `start_ts` locked at `for_update_ts` or before.
     pub(super) fn new(start_ts: Timestamp, keys: Vec<Key>, for_update_ts: Timestamp, options: CallOptions) -> Self {
-        PessimisticRollback { start_ts, keys, for_update_ts, options, again: false, phase: Phase::Starting }
+        PessimisticRollback { start_ts, keys, for_update_ts, options, again: false, has_failed: false, phase: Phase::Starting }
     }
 
     /// Repeats the release a little later.
     pub(super) fn again(mut self, again: bool) -> Self {
         self.again = again;
         self
+    }
+
+    /// Ends at `deadline` for one who waits; see [`has_failed`](Self::has_failed).
+    pub(super) fn until(mut self, deadline: Time) -> Self {
+        self.options.deadline = self.options.deadline.min(deadline);
+        self
+    }
+
+    /// Whether some locks may be left.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// The transaction whose locks are released.
@@ -115,6 +128,7 @@ impl PessimisticRollback {
     ) -> Poll<()> {
         while let Some(end) = batches.next_finished(cx) {
             if let Err(Unlocated { error, .. }) | Ok(Err(error)) = end {
+                self.has_failed = true;
                 cx.observe(Observation::BackgroundFailed { task: "release pessimistic locks", error });
             }
         }

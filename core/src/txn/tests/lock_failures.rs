@@ -150,6 +150,38 @@ fn a_deadlock_over_a_lock_of_the_same_call_ends_it_when_that_is_released() {
     assert!(deadlock.of_one_call);
 }
 
+/// A call as in [`half_locked`], which has to end at 11 ms.
+fn half_locked_in_a_hurry() -> (Transaction, Script<LockKeys>, Token) {
+    let mut txn = holding(&["k"]);
+    let options = LockOptions::default().deadline(Time::from_millis(11));
+    let request = txn.begin_lock(Time::from_millis(1), as_keys(&["a", "z"]), options).expect("a request");
+    let mut script = Script::with_knowledge(LockKeys::new(request), two_regions());
+    let alarm = script.expect_alarm();
+    script.expect_timestamp();
+    script.timestamp(ts(2_000)).expect_cancel(alarm);
+    let (first, second) = (expect_lock(&mut script, &["a"], ts(2_000)), expect_lock(&mut script, &["z"], ts(2_000)));
+    accept_lock(&mut script, first);
+    (txn, script, second)
+}
+
+#[test]
+fn nobody_waits_for_the_release_after_a_deadlock_any_longer_than_for_the_locks() {
+    let (mut txn, mut script, lock) = half_locked_in_a_hurry();
+    refuse_lock(&mut script, lock, deadlock("a"));
+    let [answered, silent] = [(); 2].map(|()| {
+        let token = script.expect_call(1, |_: &PessimisticRollbackRequest| ());
+        assert_eq!(script.last_call().deadline, Time::from_millis(11));
+        token
+    });
+    script.reply_to(answered, kvrpcpb::PessimisticRollbackResponse::default());
+    script.advance(Duration::from_millis(10)).event(silent, Event::Reply(Err(maybe_executed())));
+    let again = script.expect_spawn();
+    script.expect_sleep(|sleep, _| assert_eq!(sleep, Duration::ZERO));
+    script.wake();
+    let Err(Error::Deadlock(_)) = end_lock(&mut script, &mut txn) else { panic!("no deadlock") };
+    assert_eq!(released(again), (["a", "z", "a", "z"].map(str::to_owned).to_vec(), vec![ts(2_000)]));
+}
+
 #[test]
 fn keys_of_a_region_that_has_split_are_locked_in_its_parts() {
     let mut txn = holding(&["k"]);
