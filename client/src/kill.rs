@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures::future::{Either, select};
+use tikv_core::machine::Machine;
 
 use crate::Error;
+use crate::driver::Operation;
 
-/// Ends what a transaction waits for: made by [`Transaction::kill_handle`](crate::Transaction::kill_handle). Cheap to clone; does
-/// not keep the transaction.
+/// Ends what a transaction waits for: made by [`Transaction::kill_handle`](crate::Transaction::kill_handle) and
+/// [`PipelinedTransaction::kill_handle`](crate::PipelinedTransaction::kill_handle). Cheap to clone; does not keep the transaction.
 ///
 /// client-go: `kv.Variables.Killed`.
 #[derive(Clone)]
@@ -20,7 +22,8 @@ pub struct KillHandle(pub(crate) Arc<KillSwitch>);
 impl KillHandle {
     /// Kills the transaction: its reads and its calls that lock keys end with [`Error::Killed`], those that wait now and those
     /// that come. So does its commit, which is rolled back then in the background; unless it may have been decided already: such a
-    /// commit goes on, and ends as it ends. What the transaction has locked stays locked until it is rolled back or dropped.
+    /// commit goes on, and ends as it ends. What the transaction has locked, or flushed, stays locked until it is rolled back or
+    /// dropped.
     pub fn kill(&self) {
         self.0.kill();
     }
@@ -77,8 +80,23 @@ impl KillSwitch {
         }
     }
 
+    /// What `commit` comes to. Killed before anything may have decided, it is given up; later, it ends as it ends.
+    pub(crate) async fn run_commit<M, T>(&self, commit: Operation<M>) -> Result<T, Error>
+    where
+        M: Machine<Output = Result<T, Error>> + Send + 'static,
+        T: Send,
+    {
+        match select(commit, self.killed()).await {
+            Either::Left((end, _)) => end,
+            Either::Right(((), mut commit)) => match commit.give_up() {
+                true => Err(Error::Killed),
+                false => commit.await,
+            },
+        }
+    }
+
     /// Ends when the transaction is killed.
-    pub(crate) fn killed(&self) -> Killed<'_> {
+    fn killed(&self) -> Killed<'_> {
         Killed { switch: self, id: None }
     }
 
@@ -88,7 +106,7 @@ impl KillSwitch {
 }
 
 /// See [`KillSwitch::killed`].
-pub(crate) struct Killed<'a> {
+struct Killed<'a> {
     switch: &'a KillSwitch,
     /// Its place among those who wait.
     id: Option<u64>,

@@ -31,13 +31,7 @@ impl Client {
             None => None,
         };
         let commit = self.drive(KeyCodec::Txn, Commit::new(request)).checked_by(check.cloned());
-        let end = match select(commit, kill.killed()).await {
-            Either::Left((end, _)) => end,
-            Either::Right(((), mut commit)) => match commit.give_up() {
-                true => Err(Error::Killed),
-                false => commit.await,
-            },
-        };
+        let end = kill.run_commit(commit).await;
         if let Some(held) = held {
             held.end(&end);
         }

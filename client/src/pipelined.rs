@@ -10,11 +10,12 @@ use futures::future::{AbortHandle, abortable};
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::txn::{
     self, CommitOptions, CommitOutcome, Flush, FlushDue, Flushed, Generation, HeartbeatEnd, PipelinedCommit,
-    PipelinedOptions, TxnState,
+    PipelinedCommitRequest, PipelinedOptions, TxnState,
 };
 use tracing::Instrument;
 
 use crate::check::CommitChecker;
+use crate::kill::{KillHandle, KillSwitch};
 use crate::snapshot::Snapshot;
 use crate::{Client, Error, Key, Pair, Timestamp, TransactionOptions};
 
@@ -81,6 +82,7 @@ struct Inner {
     timeout: Option<Duration>,
     /// Who is asked whether it may commit.
     check: Option<CommitChecker>,
+    kill: Arc<KillSwitch>,
 }
 
 /// What the transaction shares with its flush and its heartbeat, which run beside it.
@@ -139,7 +141,7 @@ impl PipelinedTransaction {
         let txn = txn::PipelinedTransaction::new(client.config(), start_ts, now, commit, pipelined)?;
         let state = Arc::new(State { client, txn: Mutex::new(txn), tasks: Mutex::default() });
         let (timeout, check) = (transaction.timeout, transaction.check);
-        Ok(PipelinedTransaction { inner: Arc::new(Inner { state, snapshot, timeout, check }) })
+        Ok(PipelinedTransaction { inner: Arc::new(Inner { state, snapshot, timeout, check, kill: Arc::default() }) })
     }
 
     /// The timestamp it reads at, and its identity.
@@ -171,7 +173,7 @@ impl PipelinedTransaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TxnFinished`], what has ended the transaction, and as [`Snapshot::get`].
+    /// [`Error::TxnFinished`], what has ended the transaction, [`Error::Killed`], and as [`Snapshot::get`].
     ///
     /// # Cancel safety
     ///
@@ -194,7 +196,7 @@ impl PipelinedTransaction {
     pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<Vec<Pair>, Error> {
         let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
         let request = self.txn().begin_read(keys.iter().cloned())?;
-        let end = self.inner.snapshot.read_own(request).await?;
+        let end = self.inner.kill.run(self.inner.snapshot.read_own(request)).await?;
         self.txn().end_read(&end);
         let found = end.result?.into_iter().map(|pair| (pair.key, pair.value.bytes));
         let found: BTreeMap<Key, Bytes> = found.collect();
@@ -208,7 +210,8 @@ impl PipelinedTransaction {
     ///
     /// [`Error::BufferFull`]: the buffer is at its limit, and the flush before has not ended; to be tried again after
     /// [`PipelinedTransaction::flush_wait`]. [`Error::EmptyKey`], [`Error::EmptyValue`], [`Error::KeyTooLarge`],
-    /// [`Error::EntryTooLarge`]. Nothing has changed then. [`Error::TxnFinished`], and what has ended the transaction.
+    /// [`Error::EntryTooLarge`], [`Error::Killed`]. Nothing has changed then. [`Error::TxnFinished`], and what has ended the
+    /// transaction.
     pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
         self.write(|txn| txn.set(key, value))
     }
@@ -237,7 +240,7 @@ impl PipelinedTransaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TxnFinished`], and what has ended the transaction: the failure of the flush before, say.
+    /// [`Error::TxnFinished`], [`Error::Killed`], and what has ended the transaction: the failure of the flush before, say.
     ///
     /// # Cancel safety
     ///
@@ -264,13 +267,15 @@ impl PipelinedTransaction {
     /// # Errors
     ///
     /// [`Error::TxnFinished`], and what has ended the transaction. A flush fails as a commit does: [`Error::WriteConflict`],
-    /// [`Error::KeyExists`], [`Error::AssertionFailed`], [`Error::RolledBack`], [`Error::RetriesExhausted`] and others.
+    /// [`Error::KeyExists`], [`Error::AssertionFailed`], [`Error::RolledBack`], [`Error::RetriesExhausted`], [`Error::Killed`] and
+    /// others.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
     pub async fn flush_wait(&self) -> Result<(), Error> {
         loop {
+            self.inner.kill.check()?;
             let ended = {
                 let txn = self.txn();
                 txn.check_open()?;
@@ -280,7 +285,7 @@ impl PipelinedTransaction {
                 self.inner.state.end_of_flush()
             };
             // Its sender is dropped in any case.
-            let _ = ended.await;
+            self.inner.kill.run(async { Ok(ended.await.unwrap_or_default()) }).await?;
         }
     }
 
@@ -299,21 +304,13 @@ impl PipelinedTransaction {
     /// [`Transaction::commit`](crate::Transaction::commit).
     pub async fn commit(&self) -> Result<CommitOutcome, Error> {
         let deadline = self.inner.timeout.map(|timeout| self.inner.state.client.shared().runtime.now() + timeout);
-        let request = loop {
-            self.flush_wait().await?;
-            let mut txn = self.txn();
-            // Another clone may have begun one.
-            if txn.is_flushing() {
-                continue;
+        let request = match self.begin_commit().await {
+            Err(Error::Killed) => {
+                // Whatever it has flushed is not needed any more.
+                self.rollback()?;
+                return Err(Error::Killed);
             }
-            match txn.begin_commit() {
-                Ok(request) => break request,
-                Err(error) => {
-                    drop(txn);
-                    self.inner.state.release();
-                    return Err(error);
-                }
-            }
+            begun => begun?,
         };
         let request = match deadline {
             Some(deadline) => request.with_deadline(deadline),
@@ -325,9 +322,17 @@ impl PipelinedTransaction {
         self.inner.state.stop();
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
         let commit = self.inner.state.client.drive(KeyCodec::Txn, PipelinedCommit::new(request));
-        let end = commit.checked_by(check).instrument(span).await;
+        let end = self.inner.kill.run_commit(commit.checked_by(check)).instrument(span).await;
         self.txn().end_commit(&end);
         end
+    }
+
+    /// By which another task ends what this transaction waits for, as for
+    /// [`Transaction::kill_handle`](crate::Transaction::kill_handle). A killed transaction takes no more writes. The flush that
+    /// runs goes on in the background. client-go: `Variables.Killed`.
+    #[must_use]
+    pub fn kill_handle(&self) -> KillHandle {
+        KillHandle(Arc::clone(&self.inner.kill))
     }
 
     /// Gives the transaction up. What it has flushed is rolled back in the background. client-go: `Rollback`.
@@ -341,7 +346,25 @@ impl PipelinedTransaction {
         Ok(())
     }
 
+    async fn begin_commit(&self) -> Result<PipelinedCommitRequest, Error> {
+        loop {
+            self.flush_wait().await?;
+            let mut txn = self.txn();
+            // Another clone may have begun one.
+            if txn.is_flushing() {
+                continue;
+            }
+            let begun = txn.begin_commit();
+            if begun.is_err() {
+                drop(txn);
+                self.inner.state.release();
+            }
+            return begun;
+        }
+    }
+
     fn write(&self, write: impl FnOnce(&mut txn::PipelinedTransaction) -> Result<(), Error>) -> Result<(), Error> {
+        self.inner.kill.check()?;
         write(&mut self.txn())?;
         self.inner.state.flush_if_due();
         Ok(())

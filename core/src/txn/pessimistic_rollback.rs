@@ -68,7 +68,15 @@ phases! {
 impl PessimisticRollback {
     /// Releases what transaction `start_ts` locked at `for_update_ts` or before.
     pub(super) fn new(start_ts: Timestamp, keys: Vec<Key>, for_update_ts: Timestamp, options: CallOptions) -> Self {
-        PessimisticRollback { start_ts, keys, for_update_ts, options, again: false, has_failed: false, phase: Phase::Starting }
+        PessimisticRollback {
+            start_ts,
+            keys,
+            for_update_ts,
+            options,
+            again: false,
+            has_failed: false,
+            phase: Phase::Starting,
+        }
     }
 
     /// Repeats the release a little later.

@@ -1,6 +1,8 @@
 //! Transactions that another task kills.
 
-use tikv::{Error, LockOptions, LockWait, Transaction, TransactionOptions, TxnState};
+use tikv::{
+    Error, LockOptions, LockWait, PipelinedOptions, PipelinedTransaction, Transaction, TransactionOptions, TxnState,
+};
 use tikv_core::request::RequestKind;
 use tikv_sim::cluster::{Effect, Fault};
 
@@ -123,4 +125,83 @@ fn who_runs_a_transaction_again_and_again_stops_when_it_is_killed() {
     }));
     assert_eq!(killed, Err(Error::Killed));
     assert_eq!(world.read(KEYS[0]), None);
+}
+
+/// A pipelined transaction that has flushed the first key, and written the others.
+fn half_flushed(world: &World) -> PipelinedTransaction {
+    let options = TransactionOptions::default().pipelined(PipelinedOptions::default());
+    let txn = world.run(world.client.begin_pipelined(options)).expect("PD answers");
+    txn.put(KEYS[0], "v").expect("it fits");
+    world.run(txn.flush()).and_then(|_| world.run(txn.flush_wait())).expect("nothing is in the way");
+    KEYS[1..].iter().for_each(|key| txn.put(*key, "v").expect("it fits"));
+    txn
+}
+
+#[test]
+fn a_pipelined_transaction_that_is_killed_takes_no_more_and_is_rolled_back_when_it_commits() {
+    let world = World::new();
+    world.inject(Fault::new(Effect::Lose).on(RequestKind::BufferBatchGet).forever());
+    let txn = half_flushed(&world);
+    let reader = txn.clone();
+    let read = world.start(async move { reader.get(KEYS[0]).await });
+    world.pass(millis(100));
+    txn.kill_handle().kill();
+    assert_eq!(world.join(read), Err(Error::Killed));
+    assert_eq!(txn.put(KEYS[0], "w"), Err(Error::Killed));
+    assert_eq!(world.run(txn.flush()), Err(Error::Killed));
+    assert_eq!(txn.state(), TxnState::Open);
+    assert_eq!(world.run(txn.commit()), Err(Error::Killed));
+    assert_eq!(txn.state(), TxnState::RolledBack);
+    world.until(|world| world.locks().is_empty());
+    assert_eq!(world.count(RequestKind::Commit), 0);
+}
+
+#[test]
+fn who_waits_for_a_flush_can_be_killed() {
+    let world = World::new();
+    world.inject(Fault::new(Effect::Delay(secs(2))).on(RequestKind::Flush).on_key(KEYS[1]));
+    let txn = half_flushed(&world);
+    assert_eq!(world.run(txn.flush()), Ok(true));
+    let waiter = txn.clone();
+    let wait = world.start(async move { waiter.flush_wait().await });
+    let commit = world.start({
+        let txn = txn.clone();
+        async move { txn.commit().await }
+    });
+    world.pass(millis(100));
+    txn.kill_handle().kill();
+    assert_eq!(world.join(wait), Err(Error::Killed));
+    assert_eq!(world.join(commit), Err(Error::Killed));
+    world.until(|world| world.locks().is_empty());
+    assert_eq!(world.read_all(&KEYS), [None, None, None]);
+}
+
+#[test]
+fn a_pipelined_commit_that_is_killed_tells_the_truth() {
+    // The request that takes its time, and whether the outcome is open meanwhile.
+    for (kind, key, may_be_decided) in [(RequestKind::Flush, KEYS[1], false), (RequestKind::Commit, KEYS[0], true)] {
+        let world = World::new();
+        world.inject(Fault::new(Effect::Delay(millis(400))).on(kind).on_key(key));
+        let txn = half_flushed(&world);
+        let commit = world.start({
+            let txn = txn.clone();
+            async move { txn.commit().await }
+        });
+        world.until(|world| world.count_of(kind, key) > 0);
+        world.pass(millis(50));
+        txn.kill_handle().kill();
+        let value = match world.join(commit) {
+            Ok(_) => {
+                assert!(may_be_decided && matches!(txn.state(), TxnState::Committed(_)));
+                some("v")
+            }
+            Err(error) => {
+                assert_eq!(error, Error::Killed);
+                assert!(!may_be_decided && txn.state() == TxnState::RolledBack);
+                None
+            }
+        };
+        world.until(|world| world.locks().is_empty());
+        assert_eq!(world.read_all(&KEYS), [value.clone(), value.clone(), value]);
+    }
 }
