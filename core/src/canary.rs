@@ -49,6 +49,10 @@ canaries! {
     SecondariesAtAnotherTs = "secondaries-at-another-ts",
     /// Secondaries are rolled back when the primary is committed.
     SecondariesRolledBack = "secondaries-rolled-back",
+    /// The owner of a transaction is told of the commit, and its answer does not matter.
+    OwnerOverruled = "owner-overruled",
+    /// A refused commit_ts is replaced without asking the owner again.
+    OwnerAskedOnce = "owner-asked-once",
     /// An owner that loses interest before anything is decided gets its transaction committed.
     AbandonedCommitGoesOn = "abandoned-commit-goes-on",
     /// That TiKV refuses to let prewrites decide is not noticed.
@@ -113,6 +117,8 @@ canaries! {
     ScanSkipsRegionStart = "scan-skips-region-start",
     /// Of a transaction that is asked about and still open it is said that it is rolled back.
     OpenTakenForRolledBack = "open-taken-for-rolled-back",
+    /// Of the old locks of a region, the last one is not resolved.
+    LastSweptLockForgotten = "last-swept-lock-forgotten",
     /// Keys whose region has changed are given up without a word.
     MovedKeysForgotten = "moved-keys-forgotten",
     /// Any timestamp that PD has ever given will do.

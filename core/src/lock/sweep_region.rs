@@ -12,6 +12,7 @@ use std::task::Poll;
 use super::batch_resolve::{BatchResolve, BatchResolved};
 use super::scan_locks::{ScanLocks, scan_locks};
 use crate::backoff::budget;
+use crate::canary::Canary;
 use crate::error::{Error, LockInfo};
 use crate::key::{Key, KeyRange};
 use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
@@ -72,7 +73,7 @@ impl SweepRegion {
     }
 
     fn on_page(&mut self, cx: &mut Context<'_>, page: Result<Vec<LockInfo>, Error>) -> Poll<End> {
-        let page = match page {
+        let mut page = match page {
             Ok(page) => page,
             Err(error) => return self.done(Err(error)),
         };
@@ -83,6 +84,9 @@ impl SweepRegion {
         }
         let next = is_full.then(|| last.key.clone());
         self.locks += page.len() as u64;
+        if cx.config().has_canary(Canary::LastSweptLockForgotten) {
+            page.pop();
+        }
         let mut batch =
             BatchResolve::new(page, self.options.clone(), route::budget(cx.config(), budget::GC_RESOLVE_LOCK));
         match batch.start(cx) {

@@ -234,7 +234,9 @@ impl CommitPrimary {
         match then {
             AfterSleep::Locate => self.locate(cx),
             AfterSleep::FetchCommitTs { min_commit_ts } => {
-                let fetch = FetchCommitTs::new(self.start_ts, self.rules, self.options.deadline);
+                let ask_owner = self.rules.ask_owner && !cx.config().has_canary(Canary::OwnerAskedOnce);
+                let rules = CommitTsRules { ask_owner, ..self.rules };
+                let fetch = FetchCommitTs::new(self.start_ts, rules, self.options.deadline);
                 let fetch = fetch.at_least(min_commit_ts);
                 self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
             }

@@ -150,6 +150,8 @@ options! {
     pre_split_bytes: 1..=100_000_000;
     /// How often in a thousand turns a session resolves all old locks, as garbage collection does, instead of a transaction.
     sweep_permille: 0..=1000;
+    /// How many transactions in a thousand ask their owners whether they may commit.
+    ask_owner_permille: 0..=1000;
 }
 
 /// A name that is no option's.
@@ -212,6 +214,7 @@ impl Options {
         draw.sometimes(&mut options.pre_split_keys, pre_split_keys);
         draw.sometimes(&mut options.pre_split_bytes, pre_split_bytes);
         options.sweep_permille = draw.one_of(&[0, 0, 0, 20]);
+        options.ask_owner_permille = draw.one_of(&[0, 0, 0, 300]);
         options
     }
 
@@ -260,6 +263,7 @@ impl Options {
             pre_split_keys: count(config.pre_split_keys),
             pre_split_bytes: count(config.pre_split_bytes as usize),
             sweep_permille: 0,
+            ask_owner_permille: 0,
         }
     }
 

@@ -21,8 +21,6 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("FetchCommitTs", "Fetching", "WaitingForClock", CLOCK),
     ("FetchCommitTs", "WaitingForClock", "Fetching", CLOCK),
     ("FetchCommitTs", "WaitingForClock", "done", CLOCK),
-    ("FetchCommitTs", "Fetching", "AskingOwner", OWNER),
-    ("FetchCommitTs", "AskingOwner", "done", OWNER),
     ("CommitPrimary", "FetchingCommitTs", "Locating", "the region changes while a second timestamp is fetched"),
     ("CommitPrimary", "BackingOff", "done", "the deadline passes just then"),
     ("Cleanup", "Grouping", "done", "PD fails for longer than the budget of a cleanup"),
@@ -35,7 +33,6 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
 ];
 const SETTLED: &str = "regions that are scattered stay where they are, and PD would have to fail just then";
 const MEMORY_LOCK: &str = "only a lock in memory makes TiKV refuse a whole page";
-const OWNER: &str = "no transaction here asks its owner";
 const CLOCK: &str = "PD's clock is behind only timestamps of other clusters";
 
 /// What [`TransitionCounts`] amount to, one line for each machine.

@@ -8,6 +8,7 @@
 //! it wrote until it has ended on all its keys and its client was told.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_core::key::{Key, KeyRange};
@@ -127,6 +128,16 @@ struct Txn {
     floor: Timestamp,
     /// Whether its client asks what became of it.
     asks: bool,
+    owner: Option<Owner>,
+}
+
+/// Who wants to be asked whether a transaction may commit.
+#[derive(Clone, Debug)]
+struct Owner {
+    /// How much later than allowed prewrites may decide.
+    window: Duration,
+    /// When it may commit.
+    allowed: Vec<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -192,6 +203,19 @@ impl History {
             .collect();
         let left = writes.len();
         self.txns.insert(start_ts, Txn { left, writes, in_real_time, floor: self.acknowledged, ..Txn::new(primary) });
+    }
+
+    /// The owner of a transaction that begins to commit wants to be asked. Prewrites may decide within a time after that.
+    pub(in crate::simulate) fn wants_to_be_asked(&mut self, start_ts: Timestamp, window: Duration) {
+        if let Some(txn) = self.txns.get_mut(&start_ts) {
+            txn.owner = Some(Owner { window, allowed: Vec::new() });
+        }
+    }
+
+    /// The owner of a transaction says that it may commit at a timestamp.
+    pub(in crate::simulate) fn allow(&mut self, start_ts: Timestamp, commit_ts: Timestamp) {
+        let owner = self.txns.get_mut(&start_ts).and_then(|txn| txn.owner.as_mut());
+        owner.into_iter().for_each(|owner| owner.allowed.push(commit_ts));
     }
 
     /// A pipelined transaction begins to flush its next generation.
@@ -544,6 +568,10 @@ impl History {
         ensure(!txn.in_real_time || commit_ts > txn.floor, Rule::RealTimeOrder, || {
             format!("transaction {start_ts} commits at {commit_ts}, after a commit at {} was acknowledged", txn.floor)
         })?;
+        let forbidden = txn.owner.as_ref().filter(|owner| !owner.allows(commit_ts, txn.by_prewrites));
+        ensure(forbidden.is_none(), Rule::OwnerAsked, || {
+            format!("transaction {start_ts} commits at {commit_ts}, which was not allowed: {forbidden:?}")
+        })?;
         let oldest = self.open.first_key_value().map_or(Timestamp::MAX, |(ts, _)| *ts);
         for (key, write) in &txn.writes {
             let scanned = self.scans.iter().filter(|(range, _)| range.contains(key.as_slice())).map(|(_, ts)| *ts);
@@ -635,7 +663,17 @@ impl Txn {
             end: None,
             floor: Timestamp::ZERO,
             asks: false,
+            owner: None,
         }
+    }
+}
+
+impl Owner {
+    fn allows(&self, commit_ts: Timestamp, by_prewrites: bool) -> bool {
+        self.allowed.iter().any(|allowed| match by_prewrites {
+            true => *allowed <= commit_ts && commit_ts.physical_since(*allowed) <= self.window,
+            false => *allowed == commit_ts,
+        })
     }
 }
 

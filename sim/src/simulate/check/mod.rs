@@ -32,6 +32,8 @@ pub enum Rule {
     RealTimeOrder,
     /// What a client was told of a transaction is what became of it.
     ReportedOutcome,
+    /// A transaction commits when its owner has allowed it, if that wants to be asked.
+    OwnerAsked,
     /// Inserted keys were absent.
     InsertedAbsent,
     /// A raw read shows a value that the key had while it was read; an acknowledged write was made while it was asked for.
@@ -71,6 +73,7 @@ impl Rule {
             Rule::OwnWrites => "own writes",
             Rule::RealTimeOrder => "real-time order",
             Rule::ReportedOutcome => "reported outcome",
+            Rule::OwnerAsked => "owner asked",
             Rule::InsertedAbsent => "inserted absent",
             Rule::RawLinearizable => "raw linearizable",
             Rule::AtMostOnce => "at most once",

@@ -24,17 +24,21 @@ impl World {
                 self.scenario.workload.may_lock()
             }
             // A heartbeat may be late, and not every lock is on disk.
-            Error::PessimisticLockLost { .. } => self.has_faults() || start_ts <= self.swept_until,
+            Error::PessimisticLockLost { .. } => self.has_faults() || self.may_be_ended_by_others(start_ts),
             // TiKV has understood the request, and would never do that.
             Error::Key(KeyError::Abort(_) | KeyError::Unknown) => false,
             Error::Pd(_)
             | Error::RetriesExhausted { .. }
-            | Error::Locked(_)
             | Error::TxnTooOld { .. }
             | Error::CommitTsLag { .. }
             | Error::Key(_) => self.has_faults(),
+            // Nobody sees a circle of those who wait for locks where some of them have locked keys without asking first.
+            Error::Locked(_) => self.has_faults() || self.scenario.options.pessimistic_permille > 0,
             Error::Undetermined { start_ts: named, .. } => self.has_faults() && *named == start_ts,
             Error::UndeterminedWrite { .. } => self.has_faults(),
+            Error::CommitForbidden { start_ts: named, .. } => {
+                self.scenario.options.ask_owner_permille > 0 && *named == start_ts
+            }
             Error::DeadlineExceeded { .. } => self.scenario.options.deadline_permille > 0,
             _ => false,
         };
@@ -84,6 +88,7 @@ fn name(error: &Error) -> &'static str {
         Error::Key(_) => "key",
         Error::TxnTooOld { .. } => "transaction too old",
         Error::CommitTsLag { .. } => "commit_ts lag",
+        Error::CommitForbidden { .. } => "commit forbidden",
         Error::Refused { .. } => "refused",
         _ => "other",
     }

@@ -6,6 +6,7 @@ mod inject;
 mod newest;
 mod notes;
 mod outcomes;
+mod owner;
 mod pd;
 mod pd_facts;
 mod pipelined;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_core::config::Config;
-use tikv_core::engine::{Engine, EngineCommand, EngineTimer, OperationId, StoreCallId};
+use tikv_core::engine::{CheckId, Engine, EngineCommand, EngineTimer, OperationId, StoreCallId};
 use tikv_core::error::Fault;
 use tikv_core::key::Key;
 use tikv_core::machine::Call;
@@ -76,6 +77,8 @@ enum Event {
     AtPd { client: ClientId, member: u64, ask: PdAsk, path: &'static str, body: Bytes, message: u64 },
     /// A client hears of PD.
     FromPd { client: ClientId, member: u64, input: Box<PdInput>, message: u64 },
+    /// The owner of a transaction says whether that may commit.
+    FromOwner { client: ClientId, id: CheckId, allows: bool },
     /// A client looks at its timers, unless it has been armed for another time since.
     Wake(ClientId, Time),
     /// The cluster looks at what it has postponed, if that is when it wanted to.
@@ -418,6 +421,7 @@ impl World {
                 self.messages_under_way -= 1;
                 self.hear_of_pd(client, member, *input, message)
             }
+            Event::FromOwner { client, id, allows } => self.hear_of_owner(client, id, allows),
             Event::Wake(client, armed) => self.wake(client, armed),
             Event::Cluster(armed) => self.wake_cluster(armed),
             Event::Turn(client, session) => match self.client(client) {
@@ -435,7 +439,7 @@ impl World {
     /// What would reach a client that stands still has to wait.
     fn hold_up(&mut self, event: Event) -> Option<Event> {
         let client = match &event {
-            Event::FromStore { client, .. } | Event::FromPd { client, .. } => *client,
+            Event::FromStore { client, .. } | Event::FromPd { client, .. } | Event::FromOwner { client, .. } => *client,
             Event::Wake(client, _) | Event::Turn(client, _) => *client,
             _ => return Some(event),
         };
@@ -518,8 +522,9 @@ impl World {
             }
             // What has been sent cannot be called back, and an address is looked up for each message.
             EngineCommand::CancelCall { .. } | EngineCommand::Reconnect { .. } | EngineCommand::Observe(_) => Ok(()),
-            EngineCommand::CheckCommit { start_ts, .. } => {
-                broken(Rule::PlausibleError, format!("transaction {start_ts} asks its owner, who did not want that"))
+            EngineCommand::CheckCommit { id, start_ts, commit_ts } => {
+                self.ask_owner(index, id, start_ts, commit_ts);
+                Ok(())
             }
         }
     }

@@ -5,6 +5,7 @@
 //! run beside what the session does.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_core::engine::{Operation, OperationId};
@@ -245,10 +246,15 @@ impl World {
             Ok(request) => request.with_deadline(deadline),
             Err(error) => return self.fail_pipelined(index, session, now, &error),
         };
+        let asks_owner = self.will_ask_owner(index, session);
+        let request = if asks_owner { request.asking_owner() } else { request };
         // The commit has a heartbeat of its own.
         self.keep_alive(index, session, None);
         if let Some(rest) = request.rest() {
             self.history.flush_begun(now.txn.start_ts(), rest);
+        }
+        if asks_owner {
+            self.history.wants_to_be_asked(now.txn.start_ts(), Duration::ZERO);
         }
         now.doing = Doing::Committing;
         self.clients[index].sessions[session].state = State::Pipelined(now);

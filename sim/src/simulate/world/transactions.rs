@@ -479,8 +479,10 @@ impl World {
         };
         let deadline = self.deadline_of_next(index, session);
         let start_ts = open.txn.start_ts();
+        let asks_owner = self.will_ask_owner(index, session);
         if let Ok(options) = open.txn.options_mut() {
             options.call.deadline = deadline;
+            options.commit_ts.ask_owner = asks_owner;
         }
         let request = match open.txn.begin_commit() {
             Ok(request) => request,
@@ -489,6 +491,9 @@ impl World {
         if let Some(primary) = request.mutations.primary().cloned() {
             let in_real_time = !request.options.causal_consistency;
             self.history.begin_commit(start_ts, primary, request.mutations.as_slice(), in_real_time);
+            if asks_owner {
+                self.history.wants_to_be_asked(start_ts, self.config_of(index).async_commit_safe_window);
+            }
         }
         self.clients[index].sessions[session].state = State::Committing(Box::new(open.txn));
         self.start(index, session, Operation::Commit(Commit::new(request)), deadline);
