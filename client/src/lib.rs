@@ -54,6 +54,6 @@ pub use tikv_core::time::Time;
 pub use tikv_core::timestamp::Timestamp;
 pub use tikv_core::txn::{
     AssertionLevel, CommandPri, CommitDetails, CommitMode, CommitOptions, CommitOutcome, CommitTsRules, DiskFullOpt,
-    LockOptions, LockWait, LockedKey, OnConflict, OnLock, PipelinedOptions, TxnState, UnlockedWrites,
+    LockDetails, LockOptions, LockWait, LockedKey, OnConflict, OnLock, PipelinedOptions, TxnState, UnlockedWrites,
 };
 pub use transaction::{Transaction, TransactionOptions};

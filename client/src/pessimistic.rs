@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tikv_core::error::InvalidLock;
 use tikv_core::keyspace::KeyCodec;
-use tikv_core::txn::{Buffered, LockKeys, LockOptions, Locked, LockedKey, TxnState};
+use tikv_core::txn::{Buffered, LockDetails, LockKeys, LockOptions, Locked, LockedKey, TxnState};
 use tracing::Instrument;
 
 use crate::snapshot::Snapshot;
@@ -203,6 +203,12 @@ impl Transaction {
     #[must_use]
     pub fn is_pessimistic(&self) -> bool {
         self.txn().is_pessimistic()
+    }
+
+    /// What its calls took that have locked keys so far. client-go: `util.LockKeysDetailCtxKey`.
+    #[must_use]
+    pub fn lock_details(&self) -> LockDetails {
+        self.txn().lock_details()
     }
 
     /// The present in which locked keys cannot change.

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use super::batches::primary_first;
 use super::heartbeat::{Heartbeat, HeartbeatEnd};
-use super::lock_keys_batch::{LockBatch, LockEnd, LockItem, LockShard, LockedKey};
+use super::lock_keys_batch::{Effort, LockBatch, LockEnd, LockItem, LockShard, LockedKey};
 use super::pessimistic_rollback::PessimisticRollback;
 use super::{LockOptions, OnConflict};
 use crate::backoff::{Backoff, budget};
@@ -93,6 +93,40 @@ pub struct Locked {
     pub for_update_ts: Timestamp,
     /// When the lock of the primary has to be extended next, if it was locked by this call.
     pub next_beat: Option<Time>,
+    /// What it took.
+    pub details: LockDetails,
+}
+
+/// What locking keys took. client-go: `util.LockKeysDetails`; how long it took, whoever calls can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LockDetails {
+    /// Keys that TiKV was asked to lock. client-go: `LockKeys`.
+    pub keys: u64,
+    /// Regions they were in when the call began. client-go: `RegionNum`.
+    pub regions: u64,
+    /// Requests, of which routing may have sent some more than once. client-go: `LockRPCCount`.
+    pub requests: u64,
+    /// Answers that told of locks of other transactions, which were resolved or waited for.
+    pub lock_encounters: u64,
+    /// How often a newer version made a lock be tried again, at a newer timestamp. client-go: `RetryCount`.
+    pub conflicts: u64,
+    /// Keys that were locked in spite of a newer version, by fair locking. client-go: `LockedWithConflictCount`.
+    pub locked_in_conflict: u64,
+}
+
+impl LockDetails {
+    /// What two calls took.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        LockDetails {
+            keys: self.keys + other.keys,
+            regions: self.regions + other.regions,
+            requests: self.requests + other.requests,
+            lock_encounters: self.lock_encounters + other.lock_encounters,
+            conflicts: self.conflicts + other.conflicts,
+            locked_in_conflict: self.locked_in_conflict + other.locked_in_conflict,
+        }
+    }
 }
 
 /// Locks keys for a pessimistic transaction; see the module documentation for its states. Ends with what became of each key.
@@ -114,6 +148,8 @@ pub struct LockKeys {
     /// Keys in conflict, until there is a newer timestamp.
     in_conflict: Vec<(Vec<LockItem>, Backoff)>,
     conflicts: u32,
+    regions: u64,
+    effort: Effort,
     /// The newer timestamp; at most one is fetched.
     renewal: FanOut<FetchTimestamp>,
     /// At most one.
@@ -161,6 +197,8 @@ impl LockKeys {
             since: Time::ZERO,
             in_conflict: Vec::new(),
             conflicts: 0,
+            regions: 0,
+            effort: Effort::default(),
             renewal: FanOut::new(1),
             heartbeat: FanOut::new(1),
             next_beat: None,
@@ -204,6 +242,7 @@ impl LockKeys {
             // Nothing has been sent yet.
             Err(Unlocated { error, .. }) => return self.done(Err(error)),
         };
+        self.regions = groups.len() as u64;
         let mut batches = Sharded::new(self.shard(cx), cx.config().operation_concurrency);
         let mut others = primary_first(groups, &self.request.primary, batches.shard());
         if !self.request.chooses_primary {
@@ -246,11 +285,13 @@ impl LockKeys {
         loop {
             while let Some(end) = batches.next_finished(cx) {
                 let failure = match end {
-                    Ok(LockEnd::Locked(keys)) => {
+                    Ok(LockEnd::Locked { keys, effort }) => {
+                        self.count(effort);
                         self.add(cx, keys);
                         continue;
                     }
-                    Ok(LockEnd::Conflict { conflict, items, backoff }) => {
+                    Ok(LockEnd::Conflict { conflict, items, backoff, effort }) => {
+                        self.count(effort);
                         match self.on_conflict(cx, conflict, items, backoff) {
                             None => continue,
                             Some(error) => (error, false),
@@ -288,12 +329,28 @@ impl LockKeys {
             }
             batches.run(cx);
         }
-        let (for_update_ts, next_beat) = (self.for_update_ts, self.next_beat);
+        let (for_update_ts, next_beat, details) = (self.for_update_ts, self.next_beat, self.details());
         let mut keys: Vec<_> = std::mem::take(&mut self.locked).into_values().collect();
         keys.append(&mut self.request.held);
         keys.sort_by(|a, b| a.key.cmp(&b.key));
         self.heartbeat.cancel_all(cx);
-        self.done(Ok(Locked { keys, for_update_ts, next_beat }))
+        self.done(Ok(Locked { keys, for_update_ts, next_beat, details }))
+    }
+
+    fn count(&mut self, effort: Effort) {
+        self.effort.requests += effort.requests;
+        self.effort.lock_encounters += effort.lock_encounters;
+    }
+
+    fn details(&self) -> LockDetails {
+        LockDetails {
+            keys: self.request.items.len() as u64,
+            regions: self.regions,
+            requests: self.effort.requests,
+            lock_encounters: self.effort.lock_encounters,
+            conflicts: u64::from(self.conflicts),
+            locked_in_conflict: self.locked.values().filter(|key| key.in_conflict).count() as u64,
+        }
     }
 
     fn add(&mut self, cx: &mut Context<'_>, keys: Vec<LockedKey>) {
@@ -446,7 +503,8 @@ impl Machine for LockKeys {
         }
         if self.request.items.is_empty() {
             let keys = std::mem::take(&mut self.request.held);
-            return self.done(Ok(Locked { keys, for_update_ts: Timestamp::ZERO, next_beat: None }));
+            let details = LockDetails::default();
+            return self.done(Ok(Locked { keys, for_update_ts: Timestamp::ZERO, next_beat: None, details }));
         }
         match self.request.lock.for_update_ts {
             Some(for_update_ts) => self.group(cx, for_update_ts),

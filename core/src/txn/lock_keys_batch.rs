@@ -192,6 +192,7 @@ impl Shard for LockShard {
             is_retry,
             in_doubt: is_retry,
             resends: 0,
+            effort: Effort::default(),
             sent_at: Time::ZERO,
             phase: Phase::Starting(backoff),
         }
@@ -214,11 +215,19 @@ impl Shard for LockShard {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum LockEnd {
     /// All keys are locked.
-    Locked(Vec<LockedKey>),
+    Locked { keys: Vec<LockedKey>, effort: Effort },
     /// A version of a key is newer than the lock was to be. None of the keys is locked.
-    Conflict { conflict: Box<Conflict>, items: Vec<LockItem>, backoff: Backoff },
+    Conflict { conflict: Box<Conflict>, items: Vec<LockItem>, backoff: Backoff, effort: Effort },
     /// `in_doubt`: some may be locked all the same.
     Failed { error: Error, in_doubt: bool },
+}
+
+/// What a batch took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Effort {
+    pub(super) requests: u64,
+    /// Answers that told of locks.
+    pub(super) lock_encounters: u64,
 }
 
 /// One batch; see the [module documentation](self).
@@ -234,6 +243,7 @@ pub(super) struct LockBatch {
     in_doubt: bool,
     /// Requests sent again because of locks that were out of the way.
     resends: u32,
+    effort: Effort,
     sent_at: Time,
     phase: Phase,
 }
@@ -277,6 +287,7 @@ impl LockBatch {
 
     fn send(&mut self, cx: &mut Context<'_>, backoff: Backoff) -> Poll<End> {
         self.sent_at = cx.now();
+        self.effort.requests += 1;
         let request = self.shard.request(cx.config(), cx.now(), &self.items);
         let call = RegionCall::to_region(Arc::clone(&self.region), request, self.shard.call.clone(), backoff);
         let mut call = call.repeatable().as_retry(self.is_retry);
@@ -316,7 +327,7 @@ impl LockBatch {
         if response.errors.is_empty() {
             let ignores_conflict = cx.config().has_canary(Canary::FairConflictIgnored);
             return match self.locked(response, ignores_conflict) {
-                Some(locked) => self.done(LockEnd::Locked(locked)),
+                Some(keys) => self.done(LockEnd::Locked { keys, effort: self.effort }),
                 None => {
                     self.in_doubt = true;
                     let address = address.map_or_else(|| Arc::from(""), Arc::clone);
@@ -325,11 +336,13 @@ impl LockBatch {
                 }
             };
         }
-        match self.verdict(response.errors) {
+        let verdict = self.verdict(response.errors);
+        self.effort.lock_encounters += u64::from(matches!(verdict, Verdict::Locked { .. }));
+        match verdict {
             Verdict::Failed(error) => self.failed(error),
             Verdict::Conflict(conflict) => {
                 let items = std::mem::take(&mut self.items);
-                self.done(LockEnd::Conflict { conflict, items, backoff })
+                self.done(LockEnd::Conflict { conflict, items, backoff, effort: self.effort })
             }
             Verdict::Locked { locks, one } if locks.is_empty() => self.on_blocked(cx, &one, RESEND_BACKOFF_MS, backoff),
             Verdict::Locked { locks, one } => self.resolve(cx, locks, one, backoff),

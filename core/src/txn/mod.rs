@@ -55,7 +55,7 @@ use crate::machine::Phases;
 pub use commit::{Commit, CommitRequest, PessimisticCommit};
 pub use heartbeat::{Heartbeat, HeartbeatEnd};
 pub use latches::{Acquired, LatchId, LatchLimits, Latches, NewerCommit, Woken};
-pub use lock_keys::{LockKeys, LockRequest, Locked};
+pub use lock_keys::{LockDetails, LockKeys, LockRequest, Locked};
 pub use lock_keys_batch::LockedKey;
 pub use lock_options::{LockOptions, LockWait, OnConflict};
 pub use mutations::{Mutation, Mutations, TxnLimits};

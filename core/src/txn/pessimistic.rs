@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fair_locking::FairLocking;
 use super::heartbeat::Heartbeat;
-use super::lock_keys::{LockRequest, Locked};
+use super::lock_keys::{LockDetails, LockRequest, Locked};
 use super::lock_keys_batch::{LockItem, LockedKey};
 use super::pessimistic_rollback::PessimisticRollback;
 use super::transaction::checked;
@@ -51,6 +51,8 @@ pub(super) struct Pessimistic {
     /// When the lock of the primary has to be extended next.
     pub(super) next_beat: Option<Time>,
     pub(super) fair: Option<FairLocking>,
+    /// What the calls took that have locked keys.
+    pub(super) details: LockDetails,
     /// Whether somebody has taken over to clean up.
     pub(super) is_released: bool,
 }
@@ -179,6 +181,7 @@ impl Transaction {
         let has_primary = under_way.chooses_primary && locked.keys.iter().any(|key| is_locked(&key));
         let Ok(state) = self.pessimistic_mut() else { return };
         state.for_update_ts = state.for_update_ts.max(newest);
+        state.details = state.details.plus(locked.details);
         if has_primary {
             state.primary = Some(under_way.primary.clone());
             state.next_beat = locked.next_beat;
@@ -281,6 +284,12 @@ impl Transaction {
     #[must_use]
     pub fn for_update_ts(&self) -> Timestamp {
         self.pessimistic_state().map_or(Timestamp::ZERO, |state| state.for_update_ts)
+    }
+
+    /// What those of its calls took that have locked keys. client-go: `util.LockKeysDetailCtxKey`.
+    #[must_use]
+    pub fn lock_details(&self) -> LockDetails {
+        self.pessimistic_state().map_or_else(|_| LockDetails::default(), |state| state.details)
     }
 
     /// Whether it holds the pessimistic lock of a key.

@@ -3,12 +3,16 @@
 //! ```text
 //!                paused               looked                 all batches flushed
 //!  start ──► Throttling ──► CheckingInserts ──► Flushing ────────────────────────► flushed
-//!    │          │ nothing to look for ▲            ▲ │
-//!    ├──────────┼─────────────────────┘            │ │ refused
-//!    └──────────┴──────────────────────────────────┘ └──────────────────────────► failed
+//!    │          │ nothing to look for ▲          ▲   ▲ │
+//!    ├──────────┼─────────────────────┘          │   │ │ refused
+//!    ├──────────┴────────────────────────────────┘   │ └──────────────────────────► failed
+//!    │ the primary is not locked yet                 │ it is
+//!    └─────── (or behind the others) ──► Grouping ──► FlushingPrimary
 //! ```
 //!
-//! - All batches go side by side. The first that fails ends the flush; a failed assertion counts less than any other error,
+//! - The batch of the primary goes first, unless an earlier generation has locked it: whoever meets a lock of the transaction
+//!   can find out then that it is alive, and a reader need not wait for it. Here client-go differs.
+//! - All other batches go side by side. The first that fails ends the flush; a failed assertion counts less than any other error,
 //!   because it may be a mere consequence of a conflict. Nothing has to be cleaned up here: what was flushed lies in the range
 //!   of the transaction, which its owner gives up ([`FinishFlushed`](super::FinishFlushed)).
 //! - A key that was deleted in an earlier generation may be inserted again, though TiKV, which looks at what is committed,
@@ -26,16 +30,17 @@ use tikv_proto::kvrpcpb::{FlushRequest, Op};
 
 use super::flush_batch::FlushShard;
 use super::own_read::{BufferShard, answered};
-use crate::backoff::budget;
+use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::Key;
 use crate::machine::{Context, CurrentPhase, Event, FanOut, Machine, SleepReason, Token, phases};
 use crate::request::Shared;
-use crate::route::{self, Sharded};
+use crate::route::{self, Group, Grouped, Grouping, Sharded};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
+use crate::txn::batches::primary_first;
 use crate::txn::{Buffered, CommitOptions, Heartbeat, Mutation};
 
 /// What is to be flushed at once. Made by [`PipelinedTransaction::begin_flush`](super::PipelinedTransaction::begin_flush).
@@ -91,14 +96,23 @@ enum Phase {
     Idle,
     Throttling,
     CheckingInserts(Sharded<BufferShard>),
+    /// Finds out which batch is the primary's.
+    Grouping(Grouping<Mutation>, Sharded<FlushShard>),
+    /// The other batches wait for the primary's.
+    FlushingPrimary(Sharded<FlushShard>, Waiting),
     Flushing(Sharded<FlushShard>),
 }
 
+/// Batches that wait, and the budget of each.
+type Waiting = (Vec<Group<Mutation>>, Backoff);
+
 phases! {
     Flush: Phase;
-    start => Throttling | CheckingInserts | Flushing | done;
-    Throttling => CheckingInserts | Flushing | done;
-    CheckingInserts => Flushing | done;
+    start => Throttling | CheckingInserts | Grouping | FlushingPrimary | Flushing | done;
+    Throttling => CheckingInserts | Grouping | FlushingPrimary | Flushing | done;
+    CheckingInserts => Grouping | FlushingPrimary | Flushing | done;
+    Grouping => FlushingPrimary | done;
+    FlushingPrimary => Flushing | done;
     Flushing => done;
 }
 
@@ -197,9 +211,36 @@ impl Flush {
             batch_bytes: cx.config().txn_batch_bytes,
         };
         let mut batches = Sharded::new(shard, self.generation.concurrency);
+        if self.generation.locks_primary {
+            let grouping = Grouping::new(mutations, budget).with_deadline(self.generation.options.call.deadline);
+            return self.group(cx, grouping, batches, Grouping::start);
+        }
         batches.add(mutations, budget, false);
         batches.run(cx);
-        self.on_batches(cx, batches)
+        self.on_batches(cx, batches, None)
+    }
+
+    fn group(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut grouping: Grouping<Mutation>,
+        mut batches: Sharded<FlushShard>,
+        step: impl FnOnce(&mut Grouping<Mutation>, &mut Context<'_>) -> Poll<Grouped<Mutation>>,
+    ) -> Poll<End> {
+        let Poll::Ready(grouped) = step(&mut grouping, cx) else {
+            self.phase = Phase::Grouping(grouping, batches);
+            return Poll::Pending;
+        };
+        let groups = match grouped.result {
+            Ok(groups) => groups,
+            Err(unlocated) => return self.done(cx, Err(unlocated.error)),
+        };
+        let mut waiting = primary_first(groups, &self.generation.primary, batches.shard());
+        for first in waiting.drain(..waiting.len().min(1)) {
+            batches.add_group(cx, first, &grouped.backoff, false);
+        }
+        batches.run(cx);
+        self.on_batches(cx, batches, Some((waiting, grouped.backoff)))
     }
 
     /// The request without mutations.
@@ -219,26 +260,41 @@ impl Flush {
         }
     }
 
-    fn on_batches(&mut self, cx: &mut Context<'_>, mut batches: Sharded<FlushShard>) -> Poll<End> {
-        while let Some(end) = batches.next_finished(cx) {
-            match end.map_err(|unlocated| unlocated.error).and_then(|end| end) {
-                Ok(has_primary) => {
-                    if has_primary && self.generation.locks_primary {
-                        self.start_heartbeat(cx);
+    fn on_batches(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut batches: Sharded<FlushShard>,
+        mut waiting: Option<Waiting>,
+    ) -> Poll<End> {
+        loop {
+            while let Some(end) = batches.next_finished(cx) {
+                match end.map_err(|unlocated| unlocated.error).and_then(|end| end) {
+                    Ok(has_primary) => {
+                        if has_primary && self.generation.locks_primary {
+                            self.start_heartbeat(cx);
+                        }
+                    }
+                    Err(error @ Error::AssertionFailed(_)) => {
+                        self.failed_assertion.get_or_insert(error);
+                    }
+                    Err(error) => {
+                        batches.cancel_all(cx);
+                        return self.done(cx, Err(error));
                     }
                 }
-                Err(error @ Error::AssertionFailed(_)) => {
-                    self.failed_assertion.get_or_insert(error);
-                }
-                Err(error) => {
-                    batches.cancel_all(cx);
-                    return self.done(cx, Err(error));
-                }
             }
-        }
-        if !batches.is_idle() {
-            self.phase = Phase::Flushing(batches);
-            return Poll::Pending;
+            if !batches.is_idle() {
+                self.phase = match waiting {
+                    Some(waiting) => Phase::FlushingPrimary(batches, waiting),
+                    None => Phase::Flushing(batches),
+                };
+                return Poll::Pending;
+            }
+            let Some((groups, backoff)) = waiting.take() else { break };
+            for group in groups {
+                batches.add_group(cx, group, &backoff, false);
+            }
+            batches.run(cx);
         }
         match self.failed_assertion.take() {
             Some(error) => self.done(cx, Err(error)),
@@ -265,7 +321,7 @@ impl Flush {
             self.next_beat = Some(cx.now() + pause);
             return Poll::Pending;
         };
-        if let Phase::Flushing(batches) = &mut self.phase {
+        if let Phase::FlushingPrimary(batches, _) | Phase::Flushing(batches) = &mut self.phase {
             batches.cancel_all(cx);
         }
         let error = end.into_error(self.generation.start_ts);
@@ -304,9 +360,16 @@ impl Machine for Flush {
                 shares.handle(cx, token, event);
                 self.on_lookups(cx, shares, BTreeMap::new())
             }
+            (Phase::Grouping(grouping, batches), event) => {
+                self.group(cx, grouping, batches, |grouping, cx| grouping.handle(cx, token, event))
+            }
+            (Phase::FlushingPrimary(mut batches, waiting), event) => {
+                batches.handle(cx, token, event);
+                self.on_batches(cx, batches, Some(waiting))
+            }
             (Phase::Flushing(mut batches), event) => {
                 batches.handle(cx, token, event);
-                self.on_batches(cx, batches)
+                self.on_batches(cx, batches, None)
             }
             (phase, _) => {
                 self.phase = phase;

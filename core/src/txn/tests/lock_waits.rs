@@ -5,6 +5,7 @@ use std::time::Duration;
 use tikv_proto::kvrpcpb::{CheckTxnStatusRequest, CheckTxnStatusResponse, PessimisticLockRequest};
 
 use super::*;
+use crate::txn::LockDetails;
 use crate::txn::{LockWait, OnConflict};
 
 /// A lock of another transaction, which began at `ts(500)`.
@@ -65,7 +66,8 @@ fn the_lock_of_a_transaction_that_has_ended_is_removed_and_no_obstacle_even_to_w
         accept_lock(&mut script, again);
         let beats = expect_beats(&mut script);
         script.expect_cancel(beats);
-        end_lock(&mut script, &mut txn).expect("locked");
+        let LockDetails { requests, lock_encounters, .. } = end_lock(&mut script, &mut txn).expect("locked").details;
+        assert_eq!((requests, lock_encounters), (2, 1));
     }
 }
 
@@ -187,6 +189,10 @@ fn keys_in_conflict_are_tried_again_at_a_newer_timestamp_and_the_others_stay_loc
     let locked = end_lock(&mut script, &mut txn).expect("locked");
     assert_eq!(locked.keys.iter().map(|key| key.lock_ts).collect::<Vec<_>>(), [ts(2_000), ts(2_200)]);
     assert_eq!(txn.for_update_ts(), ts(2_200));
+    let details = LockDetails { keys: 2, regions: 2, requests: 3, conflicts: 1, ..LockDetails::default() };
+    assert_eq!(locked.details, details);
+    let before = LockDetails { keys: 1, regions: 1, requests: 1, ..LockDetails::default() };
+    assert_eq!(txn.lock_details(), details.plus(before));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::error::PdError;
 use crate::machine::Abandoned;
 use crate::machine::script::maybe_executed;
 
@@ -18,14 +19,14 @@ fn failed(mut script: Script<Flush>) -> Error {
 }
 
 #[test]
-fn all_batches_go_at_once_and_the_primary_is_kept_alive_from_its_lock_on() {
+fn the_primary_goes_first_and_is_kept_alive_from_its_lock_on() {
     let (mut txn, mut script) = begin(&["a", "y", "z"]);
     let first = expect_flush(&mut script, &["a"], 1);
-    let second = expect_flush(&mut script, &["y", "z"], 1);
-    accept_flush(&mut script, second);
     script.expect_nothing();
     accept_flush(&mut script, first);
     let beats = expect_beats(&mut script, 10);
+    let second = expect_flush(&mut script, &["y", "z"], 1);
+    accept_flush(&mut script, second);
     script.expect_cancel(beats);
     let end = script.expect_done();
     txn.end_flush(&end);
@@ -46,13 +47,37 @@ fn only_as_many_requests_are_in_flight_as_the_options_allow() {
 }
 
 #[test]
-fn the_first_failure_ends_the_flush() {
+fn where_the_primary_is_refused_nothing_else_is_sent() {
     let (_, mut script) = begin(&["a", "z"]);
     let first = expect_flush(&mut script, &["a"], 1);
-    let second = expect_flush(&mut script, &["z"], 1);
     refuse_flush(&mut script, first, conflict_with(ts(1_500), "a"));
+    assert!(matches!(failed(script), Error::WriteConflict(_)));
+}
+
+#[test]
+fn later_generations_go_side_by_side_and_the_first_failure_ends_the_flush() {
+    let (mut txn, mut script) = begin(&["a"]);
+    let first = expect_flush(&mut script, &["a"], 1);
+    accept_flush(&mut script, first);
+    let beats = expect_beats(&mut script, 10);
+    txn.end_flush(&script.expect_cancel(beats).expect_done());
+    put_all(&mut txn, &["b", "z"]);
+    let mut script = begin_flush(&mut txn);
+    let (first, second) = (expect_flush(&mut script, &["b"], 2), expect_flush(&mut script, &["z"], 2));
+    refuse_flush(&mut script, first, conflict_with(ts(1_500), "b"));
     script.expect_cancel(second);
     assert!(matches!(failed(script), Error::WriteConflict(_)));
+}
+
+#[test]
+fn a_flush_that_cannot_locate_its_keys_sends_nothing() {
+    let mut txn = pipelined_txn();
+    put_all(&mut txn, &["a", "z"]);
+    let generation = txn.begin_flush().expect("it is open").expect("something to flush");
+    let mut script = Script::with_knowledge(Flush::new(generation), knowledge(KeyCodec::Txn, []));
+    let Some(Command::Pd { token, .. }) = script.next() else { panic!("PD is to be asked") };
+    script.event(token, Event::Pd(Err(PdError::Closed)));
+    assert_eq!(script.expect_done(), Err(Error::Closed));
 }
 
 #[test]
@@ -60,9 +85,8 @@ fn a_failed_assertion_counts_less_than_a_conflict_but_is_not_forgotten() {
     for is_conflict in [true, false] {
         let (_, mut script) = begin(&["a", "z"]);
         let first = expect_flush(&mut script, &["a"], 1);
-        let second = expect_flush(&mut script, &["z"], 1);
         refuse_flush(&mut script, first, assertion_failed("a"));
-        script.expect_nothing();
+        let second = expect_flush(&mut script, &["z"], 1);
         if is_conflict {
             refuse_flush(&mut script, second, conflict_with(ts(1_500), "z"));
             assert!(matches!(failed(script), Error::WriteConflict(_)));
@@ -271,10 +295,10 @@ fn a_flush_that_is_never_answered_fails_and_is_not_undetermined() {
 fn a_transaction_whose_primary_is_gone_stops_to_flush() {
     let (mut txn, mut script) = begin(&["a", "z"]);
     let first = expect_flush(&mut script, &["a"], 1);
-    let second = expect_flush(&mut script, &["z"], 1);
     accept_flush(&mut script, first);
-    expect_beats(&mut script, 10);
-    script.wake().expect_timestamp();
+    let beats = expect_beats(&mut script, 10);
+    let second = expect_flush(&mut script, &["z"], 1);
+    script.event(beats, Event::Woken).expect_timestamp();
     script.timestamp(ts(11_000));
     script.expect_call(1, |beat: &kvrpcpb::TxnHeartBeatRequest| {
         assert_eq!((beat.advise_lock_ttl, beat.min_commit_ts), (30_000, ts(11_000).version()));
@@ -293,10 +317,10 @@ fn a_transaction_whose_primary_is_gone_stops_to_flush() {
 fn a_flush_that_ends_during_a_beat_has_the_next_one_follow_at_once() {
     let (_, mut script) = begin(&["a", "z"]);
     let first = expect_flush(&mut script, &["a"], 1);
-    let second = expect_flush(&mut script, &["z"], 1);
     accept_flush(&mut script, first);
-    expect_beats(&mut script, 10);
-    script.advance(Duration::from_secs(10)).wake();
+    let beats = expect_beats(&mut script, 10);
+    let second = expect_flush(&mut script, &["z"], 1);
+    script.advance(Duration::from_secs(10)).event(beats, Event::Woken);
     let asked = script.expect_timestamp();
     accept_flush(&mut script, second);
     script.expect_cancel(asked);

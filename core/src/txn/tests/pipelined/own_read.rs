@@ -81,10 +81,11 @@ fn before_the_first_flush_has_ended_and_outside_of_its_range_nothing_is_asked_of
     let mut flush = begin_flush(&mut txn);
     let mut script = begin_read(&txn, &["c"]);
     expect_snapshot_get(&mut script, &["c"]);
-    let (first, second) = (expect_flush(&mut flush, &["b"], 1), expect_flush(&mut flush, &["x"], 1));
-    accept_flush(&mut flush, second);
+    let first = expect_flush(&mut flush, &["b"], 1);
     accept_flush(&mut flush, first);
     let beats = expect_beats(&mut flush, 10);
+    let second = expect_flush(&mut flush, &["x"], 1);
+    accept_flush(&mut flush, second);
     txn.end_flush(&flush.expect_cancel(beats).expect_done());
     let mut script = begin_read(&txn, &["a", "y"]);
     expect_snapshot_get(&mut script, &["a"]);
