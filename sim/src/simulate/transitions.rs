@@ -26,6 +26,8 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
     ("Cleanup", "Grouping", "done", "PD fails for longer than the budget of a cleanup"),
     ("PrewriteBatch", "Calling", "WaitingForLock", "nine transactions in a row are known to have ended"),
     ("Flush", "start", "done", "the deadline of a commit passes before its last flush"),
+    ("Flush", "Throttling", "Grouping", NOTHING_LOCKED),
+    ("Flush", "Throttling", "FlushingPrimary", NOTHING_LOCKED),
     ("Flush", "CheckingInserts", "done", "PD and stores fail for longer than the budget of a read"),
     ("FlushBatch", "Calling", "WaitingForLock", "nine transactions in a row are known to have ended"),
     ("FinishFlushed", "Pausing", "done", "a client that has flushed knows stores"),
@@ -34,6 +36,7 @@ const SELDOM: &[(&str, &str, &str, &str)] = &[
 const SETTLED: &str = "regions that are scattered stay where they are, and PD would have to fail just then";
 const MEMORY_LOCK: &str = "only a lock in memory makes TiKV refuse a whole page";
 const CLOCK: &str = "PD's clock is behind only timestamps of other clusters";
+const NOTHING_LOCKED: &str = "an earlier generation has only checked that keys are absent";
 
 /// What [`TransitionCounts`] amount to, one line for each machine.
 #[derive(Clone, Debug)]

@@ -3,11 +3,11 @@
 //! ```text
 //!                paused               looked                 all batches flushed
 //!  start ──► Throttling ──► CheckingInserts ──► Flushing ────────────────────────► flushed
-//!    │          │ nothing to look for ▲          ▲   ▲ │
-//!    ├──────────┼─────────────────────┘          │   │ │ refused
-//!    ├──────────┴────────────────────────────────┘   │ └──────────────────────────► failed
-//!    │ the primary is not locked yet                 │ it is
-//!    └─────── (or behind the others) ──► Grouping ──► FlushingPrimary
+//!    │          │ nothing to look for ▲            ▲ │
+//!    ├──────────┼─────────────────────┘            │ │ refused
+//!    ├──────────┴──────────────────────────────────┤ └──────────────────────────► failed
+//!    │ the primary is not locked yet               │ it is
+//!    └──────────► Grouping ──► FlushingPrimary ────┘
 //! ```
 //!
 //! - The batch of the primary goes first, unless an earlier generation has locked it: whoever meets a lock of the transaction
@@ -110,7 +110,7 @@ phases! {
     Flush: Phase;
     start => Throttling | CheckingInserts | Grouping | FlushingPrimary | Flushing | done;
     Throttling => CheckingInserts | Grouping | FlushingPrimary | Flushing | done;
-    CheckingInserts => Grouping | FlushingPrimary | Flushing | done;
+    CheckingInserts => Flushing | done;
     Grouping => FlushingPrimary | done;
     FlushingPrimary => Flushing | done;
     Flushing => done;

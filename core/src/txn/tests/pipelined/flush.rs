@@ -455,3 +455,31 @@ fn a_pause_does_not_outlast_the_deadline() {
     }
     assert!(matches!(script.expect_done(), Err(Error::DeadlineExceeded { .. })));
 }
+
+/// Nothing is locked by a generation that only checks that a key is absent.
+#[test]
+fn a_first_generation_without_locks_leaves_the_primary_to_the_next_one() {
+    for knowledge in [two_regions(), knowledge(KeyCodec::Txn, [])] {
+        let mut txn = pipelined_with(|options| options.write_throttle_permille = 500);
+        txn.insert("b", "1").and_then(|()| txn.delete("b")).expect("writes");
+        let mut script = begin_flush(&mut txn);
+        let call = expect_flush(&mut script, &["b"], 1);
+        script.advance(Duration::from_millis(50));
+        accept_flush(&mut script, call);
+        txn.end_flush(&script.expect_done());
+        put_all(&mut txn, &["c"]);
+        let generation = txn.begin_flush().expect("it is open").expect("something to flush");
+        assert_eq!(generation.primary(), &Key::from("c"));
+        let mut script = Script::with_knowledge(Flush::new(generation), knowledge);
+        script.expect_sleep(|sleep, _| assert_eq!(sleep, Duration::from_millis(50)));
+        script.wake();
+        match script.next() {
+            Some(Command::Call(call)) => assert_eq!(call.request.kind(), crate::request::RequestKind::Flush),
+            Some(Command::Pd { token, .. }) => {
+                script.event(token, Event::Pd(Err(PdError::Closed)));
+                assert_eq!(script.expect_done(), Err(Error::Closed));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
