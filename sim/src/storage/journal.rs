@@ -17,6 +17,8 @@ pub enum Change {
         key: Key,
         /// The transaction that locked it; zero for several, which share it.
         start_ts: Timestamp,
+        /// Until when a pessimistic transaction has seen what others commit; zero of others.
+        for_update_ts: Timestamp,
         /// If the lock is one of an async commit: its min_commit_ts.
         async_commit: Option<Timestamp>,
     },
@@ -69,9 +71,9 @@ impl Journal {
     /// `lock`: unless it is shared.
     pub(super) fn add_lock(&mut self, key: &Key, lock: Option<&Lock>) {
         self.add(|| {
-            let start_ts = lock.map_or(Timestamp::ZERO, |lock| lock.start_ts);
+            let (start_ts, for_update_ts) = lock.map(|lock| (lock.start_ts, lock.for_update_ts)).unwrap_or_default();
             let async_commit = lock.filter(|lock| lock.use_async_commit).map(|lock| lock.min_commit_ts);
-            Change::Locked { key: key.clone(), start_ts, async_commit }
+            Change::Locked { key: key.clone(), start_ts, for_update_ts, async_commit }
         });
     }
 

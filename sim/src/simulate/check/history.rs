@@ -91,6 +91,8 @@ struct Held {
     released: Timestamp,
     /// Whether the lock has gone, unknown to its client: with its time, or with the memory of a store.
     is_lost: bool,
+    /// The timestamp of the lock that is there. A request that the client has given up may have raised it.
+    actual: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -312,7 +314,8 @@ impl History {
     /// Whether a transaction no longer has all the pessimistic locks that its client believes it has. What it reads need not fit
     /// together then; its commit will find out.
     pub(in crate::simulate) fn has_lost_locks(&self, start_ts: Timestamp) -> bool {
-        self.held.get(&start_ts).is_some_and(|held| held.values().any(|held| held.is_lost))
+        let is_lost = |held: &Held| held.is_lost || (!held.lock_ts.is_zero() && held.actual > held.lock_ts);
+        self.held.get(&start_ts).is_some_and(|held| held.values().any(is_lost))
     }
 
     /// A client lets go of pessimistic locks of a transaction that goes on.
@@ -486,8 +489,9 @@ impl History {
     /// The data has changed.
     pub(in crate::simulate) fn observe(&mut self, change: &Change) -> Check {
         match change {
-            Change::Locked { key, start_ts, async_commit } => {
+            Change::Locked { key, start_ts, for_update_ts, async_commit } => {
                 self.locked.insert(key.clone());
+                self.locked_in_fact(key, *start_ts, *for_update_ts);
                 async_commit.map_or(Ok(()), |min_commit_ts| self.locked_to_commit(key, *start_ts, min_commit_ts))
             }
             Change::Unlocked { key } => {
@@ -499,6 +503,13 @@ impl History {
             Change::Ended { key, start_ts, op: Op::Rollback, .. } => self.rolled_back(key, *start_ts),
             Change::Ended { key, start_ts, commit_ts, op } => self.committed(key, *start_ts, *commit_ts, *op),
             Change::RawWritten { .. } => Ok(()),
+        }
+    }
+
+    /// A key carries a lock of a transaction, pessimistic if it has a for_update_ts.
+    fn locked_in_fact(&mut self, key: &Key, start_ts: Timestamp, for_update_ts: Timestamp) {
+        if !for_update_ts.is_zero() && self.open.contains_key(&start_ts) && !self.txns.contains_key(&start_ts) {
+            self.held.entry(start_ts).or_default().entry(key.clone()).or_default().actual = for_update_ts;
         }
     }
 

@@ -219,7 +219,12 @@ fn nobody_keeps_a_transaction_alive_that_has_ended() {
 }
 
 fn locked_to_commit(name: &str, start: u64, min_commit: u64) -> Change {
-    Change::Locked { key: key(name), start_ts: ts(start), async_commit: Some(ts(min_commit)) }
+    Change::Locked {
+        key: key(name),
+        start_ts: ts(start),
+        for_update_ts: Timestamp::ZERO,
+        async_commit: Some(ts(min_commit)),
+    }
 }
 
 /// A transaction that writes `a` and `b` and sends prewrites of this kind.
@@ -253,7 +258,15 @@ fn an_async_commit_counts_as_soon_as_all_keys_are_locked_at_the_largest_min_comm
 fn an_async_commit_with_an_ordinary_lock_is_decided_by_its_primary() {
     let mut history = decided_by_prewrites(Deciding::AllLocks);
     assert_eq!(history.observe(&locked_to_commit("b", 10, 25)), Ok(()));
-    assert_eq!(history.observe(&Change::Locked { key: key("a"), start_ts: ts(10), async_commit: None }), Ok(()));
+    assert_eq!(
+        history.observe(&Change::Locked {
+            key: key("a"),
+            start_ts: ts(10),
+            for_update_ts: Timestamp::ZERO,
+            async_commit: None
+        }),
+        Ok(())
+    );
     assert_eq!(history.read(ts(30), &[key("a"), key("b")], &pairs([])), Ok(()));
     assert_broken(history.observe(&ended("b", 10, 31, Op::Put)), Rule::PrimaryFirst);
 }
@@ -277,7 +290,15 @@ fn what_is_inserted_was_absent() {
 #[test]
 fn no_lock_is_left_over() {
     let mut history = history();
-    assert_eq!(history.observe(&Change::Locked { key: key("b"), start_ts: ts(10), async_commit: None }), Ok(()));
+    assert_eq!(
+        history.observe(&Change::Locked {
+            key: key("b"),
+            start_ts: ts(10),
+            for_update_ts: Timestamp::ZERO,
+            async_commit: None
+        }),
+        Ok(())
+    );
     assert_broken(history.check_settled(), Rule::LocksResolved);
     assert_eq!(history.observe(&Change::Unlocked { key: key("b") }), Ok(()));
     assert_broken(history.check_settled(), Rule::OneCommitTs);
