@@ -337,8 +337,9 @@ impl History {
         for key in keys {
             let held = self.held.entry(start_ts).or_default().entry(Key::from(key.clone())).or_default();
             held.released = held.released.max(up_to);
-            let lock_ts = held.lock_ts;
-            ensure(lock_ts.is_zero() || up_to < lock_ts, Rule::LocksKept, || {
+            // Of a lock that has gone, others may take whatever is there instead for what they have to release.
+            let Held { lock_ts, is_lost, .. } = *held;
+            ensure(lock_ts.is_zero() || is_lost || up_to < lock_ts, Rule::LocksKept, || {
                 format!("transaction {start_ts} holds {key:?} since {lock_ts}, and releases it up to {up_to}")
             })?;
         }
