@@ -285,7 +285,11 @@ impl PipelinedTransaction {
                 self.inner.state.end_of_flush()
             };
             // Its sender is dropped in any case.
-            self.inner.kill.run(async { Ok(ended.await.unwrap_or_default()) }).await?;
+            let ended = async {
+                let _ = ended.await;
+                Ok(())
+            };
+            self.inner.kill.run(ended).await?;
         }
     }
 
