@@ -44,6 +44,7 @@ pub use tikv_core::error::{
     CallFailure, Conflict, DeadlockInfo, Error, Fault, InvalidLock, KeyError, LockInfo, PdError,
 };
 pub use tikv_core::key::{Direction, Key, KeyRange};
+pub use tikv_core::knowledge::resolving::ResolvingLock;
 pub use tikv_core::lock::{Alive, Resolution, Swept, TxnOutcome, TxnStatus};
 pub use tikv_core::membuffer;
 pub use tikv_core::raw::{ChecksumTotal, Pair, ScanOptions, Swapped, Ttl};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tikv_core::backoff::budget;
 use tikv_core::keyspace::KeyCodec;
+use tikv_core::knowledge::resolving::ResolvingLock;
 use tikv_core::lock::{
     CheckTxnStatus, Checked, Resolution, ResolveLocks, Resolved, SweepLocks, Swept, TxnStatus, scan_locks,
 };
@@ -195,6 +196,13 @@ impl Locks {
     ) -> Result<Swept, Error> {
         let sweep = SweepLocks::new(key_range(&range), safe_point, self.options());
         self.drive("sweep_locks", sweep).await
+    }
+
+    /// The locks that reads, commits and others of this client and its clones are getting out of their way at this moment. Those who
+    /// know already that the transaction is alive, and wait for it, are not among them. client-go: `LockResolver.Resolving`.
+    #[must_use]
+    pub fn resolving(&self) -> Vec<ResolvingLock> {
+        self.client.shared().knowledge(KeyCodec::Txn).resolving.list()
     }
 
     fn options(&self) -> CallOptions {

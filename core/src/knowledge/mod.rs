@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod regions;
+pub mod resolving;
 pub mod stores;
 pub mod txn_status;
 
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::keyspace::KeyCodec;
 use clock::Clock;
 use regions::RegionIndex;
+use resolving::ResolvingRegistry;
 use stores::StoreRegistry;
 use txn_status::TxnStatusCache;
 
@@ -29,6 +31,8 @@ pub struct Knowledge {
     pub stores: StoreRegistry,
     /// What became of transactions whose locks were met.
     pub txn_statuses: TxnStatusCache,
+    /// Which locks are just being resolved.
+    pub resolving: ResolvingRegistry,
     /// What time it is by PD's clock, roughly.
     pub clock: Clock,
 }
@@ -42,6 +46,7 @@ impl Knowledge {
             regions: RegionIndex::new(config),
             stores: StoreRegistry::default(),
             txn_statuses: TxnStatusCache::new(config.resolved_lock_cache_size),
+            resolving: ResolvingRegistry::default(),
             clock: Clock::default(),
         }
     }

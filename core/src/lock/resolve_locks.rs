@@ -15,6 +15,7 @@ use crate::backoff::Backoff;
 use crate::canary::Canary;
 use crate::error::{Error, LockInfo};
 use crate::key::Key;
+use crate::knowledge::resolving::{Registered, ResolvingLock};
 use crate::knowledge::txn_status::FinalStatus;
 use crate::machine::{Context, Event, FanOut, Machine, Observation, Token};
 use crate::route::CallOptions;
@@ -51,6 +52,8 @@ pub struct ResolveLocks {
     backoff: Backoff,
     transactions: FanOut<ResolveTxn>,
     resolution: Resolution,
+    /// As long as it is under way.
+    registered: Option<Registered>,
 }
 
 impl ResolveLocks {
@@ -85,7 +88,8 @@ impl ResolveLocks {
 
     fn new(caller: Caller, locks: Vec<LockInfo>, options: CallOptions, backoff: Backoff) -> Self {
         let transactions = FanOut::new(1);
-        ResolveLocks { caller, locks, options, backoff, transactions, resolution: Resolution::default() }
+        let resolution = Resolution::default();
+        ResolveLocks { caller, locks, options, backoff, transactions, resolution, registered: None }
     }
 
     fn collect(&mut self, cx: &mut Context<'_>) -> Poll<Resolved> {
@@ -134,7 +138,17 @@ impl ResolveLocks {
     }
 
     fn done(&mut self, result: Result<Resolution, Error>) -> Poll<Resolved> {
+        self.registered = None;
         Poll::Ready(Resolved { result, backoff: self.backoff.take() })
+    }
+
+    fn register(&self, cx: &Context<'_>) -> Registered {
+        let caller_ts = self.caller.timestamp();
+        let locks = self.locks.iter().map(|lock| {
+            let (start_ts, key, primary) = (lock.start_ts, lock.key.clone(), lock.primary.clone());
+            ResolvingLock { caller_ts, start_ts, key, primary }
+        });
+        cx.knowledge().resolving.add(locks.collect())
     }
 }
 
@@ -142,6 +156,7 @@ impl Machine for ResolveLocks {
     type Output = Resolved;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Resolved> {
+        self.registered = Some(self.register(cx));
         let transactions = match by_transaction(std::mem::take(&mut self.locks)) {
             Ok(transactions) => transactions,
             Err(error) => return self.done(Err(error)),

@@ -1,6 +1,6 @@
 //! Locks of other transactions, and of other kinds than this client writes.
 
-use tikv::{Error, TransactionOptions};
+use tikv::{Error, ResolvingLock, TransactionOptions};
 use tikv_core::request::{Request, RequestKind};
 use tikv_sim::cluster::{Effect, Fault, region_error};
 
@@ -245,4 +245,33 @@ fn a_leader_that_has_not_synced_its_max_ts_is_waited_for() {
         world.inject(Fault::new(unsynced()).on(kind).times(3));
     }
     assert_eq!(world.read_all(&KEYS), [some("recovered"), some("recovered"), some("recovered")]);
+}
+
+/// Whoever asks why a read takes so long is told which locks it has met.
+#[test]
+fn what_is_being_resolved_can_be_looked_at() {
+    let world = World::new();
+    let other = Other::new(&world, KEYS[0]);
+    other.prewrite(&world, KEYS[1], "never");
+    world.inject(Fault::new(Effect::Delay(secs(2))).on(RequestKind::CheckTxnStatus));
+    let locks = world.client.locks();
+    assert_eq!(locks.resolving(), []);
+    let snapshot = world.run(world.client.snapshot()).expect("PD answers");
+    let caller_ts = snapshot.read_ts();
+    let read = world.start(async move { snapshot.get(KEYS[1]).await });
+    world.pass(millis(100));
+    let (start_ts, key, primary) = (other.start_ts, KEYS[1].into(), KEYS[0].into());
+    assert_eq!(locks.resolving(), [ResolvingLock { caller_ts, start_ts, key, primary }]);
+    assert_eq!(world.join(read), Ok(None));
+    assert_eq!(locks.resolving(), []);
+}
+
+#[test]
+fn who_loses_interest_resolves_nothing_any_more() {
+    let world = World::new();
+    Other::new(&world, KEYS[0]).prewrite(&world, KEYS[1], "never");
+    world.inject(Fault::new(Effect::Lose).on(RequestKind::CheckTxnStatus).forever());
+    let snapshot = world.run(world.client.snapshot()).expect("PD answers").with_timeout(millis(300));
+    assert!(world.run(snapshot.get(KEYS[1])).is_err());
+    assert_eq!(world.client.locks().resolving(), []);
 }
