@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand"
+	"os"
 )
 
 const (
@@ -38,13 +39,16 @@ func (k *keys) any() int { return k.rng.Intn(records) }
 // chance tells whether an event happens that does so of100 times of 100.
 func (k *keys) chance(of100 int) bool { return k.rng.Intn(100) < of100 }
 
+// process is a part of what callers write: see Keys::to_write in ../load.
+var process = os.Getpid() % (1 << 20)
+
 // toWrite gives the next keys to write in a transaction; no other caller has them.
 func (k *keys) toWrite(count int) [][]byte {
 	first := k.written % 100_000
 	k.written += count
 	all := make([][]byte, count)
 	for i := range all {
-		all[i] = fmt.Appendf(nil, "w%06d/%08d", k.caller, first+i)
+		all[i] = fmt.Appendf(nil, "w%05x%04x%06d", process, k.caller, first+i)
 	}
 	return all
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tikv/client-go/v2/config"
+	"github.com/tikv/client-go/v2/kv"
 	"github.com/tikv/client-go/v2/rawkv"
 	"github.com/tikv/client-go/v2/txnkv"
 )
@@ -21,24 +22,26 @@ type peer struct {
 var errMissing = errors.New("a record is missing")
 
 var workloads = map[string]func(*peer, *keys) error{
-	"raw_get":           func(p *peer, k *keys) error { return p.rawGet(k.any()) },
-	"raw_put":           func(p *peer, k *keys) error { return p.rawPut(k.any()) },
-	"raw_batch_get_100": (*peer).rawBatchGet,
-	"snapshot_get":      (*peer).snapshotGet,
-	"begin_get":         (*peer).beginGet,
-	"commit_1_2pc":      commit(1, false, false),
-	"commit_1_async":    commit(1, true, false),
-	"commit_1_1pc":      commit(1, false, true),
-	"commit_10_2pc":     commit(10, false, false),
-	"commit_10_async":   commit(10, true, false),
-	"commit_10_1pc":     commit(10, false, true),
-	"commit_10000_2pc":  commit(10_000, false, false),
-	"scan_10000":        (*peer).scan,
-	"ycsb_a":            ycsb(50, false),
-	"ycsb_b":            ycsb(95, false),
-	"ycsb_c":            ycsb(100, false),
-	"ycsb_f":            ycsb(50, true),
-	"tso":               (*peer).tso,
+	"raw_get":               func(p *peer, k *keys) error { return p.rawGet(k.any()) },
+	"raw_put":               func(p *peer, k *keys) error { return p.rawPut(k.any()) },
+	"raw_batch_get_100":     (*peer).rawBatchGet,
+	"snapshot_get":          (*peer).snapshotGet,
+	"begin_get":             (*peer).beginGet,
+	"commit_1_2pc":          commit(1, twoPhase),
+	"commit_1_async":        commit(1, async),
+	"commit_1_1pc":          commit(1, onePhase),
+	"commit_1_pessimistic":  commit(1, pessimistic),
+	"commit_10_2pc":         commit(10, twoPhase),
+	"commit_10_async":       commit(10, async),
+	"commit_10_1pc":         commit(10, onePhase),
+	"commit_10_pessimistic": commit(10, pessimistic),
+	"commit_10000_2pc":      commit(10_000, twoPhase),
+	"scan_10000":            (*peer).scan,
+	"ycsb_a":                ycsb(50, false),
+	"ycsb_b":                ycsb(95, false),
+	"ycsb_c":                ycsb(100, false),
+	"ycsb_f":                ycsb(50, true),
+	"tso":                   (*peer).tso,
 }
 
 // background is what every call is given: time limits are the client's own.
@@ -103,15 +106,32 @@ func (p *peer) beginGet(k *keys) error {
 	return err
 }
 
-func commit(count int, async, onePhase bool) func(*peer, *keys) error {
+// kind is how a transaction commits.
+type kind int
+
+const (
+	twoPhase kind = iota
+	async
+	onePhase
+	pessimistic
+)
+
+func commit(count int, kind kind) func(*peer, *keys) error {
 	return func(p *peer, k *keys) error {
 		txn, err := p.txn.Begin()
 		if err != nil {
 			return err
 		}
-		txn.SetEnableAsyncCommit(async)
-		txn.SetEnable1PC(onePhase)
-		for _, key := range k.toWrite(count) {
+		txn.SetEnableAsyncCommit(kind == async)
+		txn.SetEnable1PC(kind == onePhase)
+		all := k.toWrite(count)
+		if kind == pessimistic {
+			txn.SetPessimistic(true)
+			if err := txn.LockKeysWithWaitTime(background, kv.LockAlwaysWait, all...); err != nil {
+				return err
+			}
+		}
+		for _, key := range all {
 			if err := txn.Set(key, value); err != nil {
 				return err
 			}

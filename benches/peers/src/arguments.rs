@@ -10,12 +10,13 @@ benches/peers/run [OPTIONS]
 
   --quick             fewer numbers of callers, shorter runs, the null server: some minutes
   --output DIR        writes results.txt and report.html there
+  --markdown FILE     writes the table of targets there, as docs/performance.md has it
   --workloads A,B     only these (raw_get, raw_put, raw_batch_get_100, snapshot_get, begin_get, commit_1_2pc, …)
   --callers 1,128     so many callers, instead of those of the plan
   --peers A,B         only these (tokio, smol, async-std, client-go, tikv-client, floor)
   --servers A,B       only these (null, sim, unistore)
   --rounds N          rounds (3 if quick, else 5)
-  --seconds S         measures for so long at once (0.8 if quick, else 3)
+  --seconds S         measures for so long at once (0.8 if quick, else 3; workloads of 10,000 keys longer)
   --no-build          with the programs of the last time";
 
 /// The choices of the command line.
@@ -23,6 +24,7 @@ benches/peers/run [OPTIONS]
 pub(crate) struct Arguments {
     pub(crate) quick: bool,
     pub(crate) output: Option<PathBuf>,
+    pub(crate) markdown: Option<PathBuf>,
     /// Where the programs of the workspace are.
     pub(crate) programs: PathBuf,
     /// Where the others are.
@@ -60,6 +62,7 @@ impl Arguments {
             let value = words.next().ok_or_else(|| format!("{word} is unknown or lacks a value"))?;
             match &**word {
                 "--output" => arguments.output = Some(value.into()),
+                "--markdown" => arguments.markdown = Some(value.into()),
                 "--programs" => arguments.programs = value.into(),
                 "--others" => arguments.others = value.into(),
                 "--workloads" => arguments.workloads = value.split(',').map(str::to_owned).collect(),

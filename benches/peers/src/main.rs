@@ -11,6 +11,7 @@ mod results;
 mod server;
 mod svg;
 mod targets;
+mod verdicts;
 
 use std::error::Error;
 use std::fs;
@@ -50,7 +51,13 @@ fn run() -> Result<(), Box<dyn Error>> {
         fs::write(directory.join("results.txt"), text)?;
         fs::write(directory.join("report.html"), report::html(&results))?;
     }
-    Ok(())
+    if let Some(file) = &arguments.markdown {
+        fs::write(file, results.markdown())?;
+    }
+    match results.missing(arguments.rounds) {
+        0 => Ok(()),
+        missing => Err(format!("{missing} measurements have failed: see above").into()),
+    }
 }
 
 /// Measures all cases against the same processes.
@@ -82,7 +89,7 @@ fn measure_on(kind: ServerKind, arguments: &Arguments, cases: Vec<Case>) -> Resu
 
 fn measure(peer: Peer, case: &Case, arguments: &Arguments, server: &mut Server) -> Result<Sample, Box<dyn Error>> {
     let before = server.traffic()?;
-    let mut sample = peer.measure(arguments, server.pd(), &case.workload, case.callers)?;
+    let mut sample = peer.measure(arguments, server.pd(), case)?;
     sample.wire_bytes = server.traffic()?.zip(before).map(|(after, before)| after - before);
     Ok(sample)
 }

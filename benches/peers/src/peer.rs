@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
 use crate::figures::Sample;
+use crate::plan::Case;
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,16 +49,11 @@ impl Peer {
         self.run(arguments, &[pd, "load", "1", "0", "0"], GRACE * 3).map(drop)
     }
 
-    pub(crate) fn measure(
-        self,
-        arguments: &Arguments,
-        pd: &str,
-        workload: &str,
-        callers: usize,
-    ) -> Result<Sample, Box<dyn Error>> {
-        let (callers, seconds) = (callers.to_string(), arguments.seconds.to_string());
-        let words = [pd, workload, &callers, &seconds, &arguments.warm_up.to_string()];
-        let limit = Duration::try_from_secs_f64(arguments.seconds + arguments.warm_up)? + GRACE;
+    pub(crate) fn measure(self, arguments: &Arguments, pd: &str, case: &Case) -> Result<Sample, Box<dyn Error>> {
+        let (seconds, warm_up) = (case.seconds(arguments.seconds), arguments.warm_up);
+        let limit = Duration::try_from_secs_f64(seconds + warm_up)? + GRACE;
+        let words = [case.callers.to_string(), seconds.to_string(), warm_up.to_string()];
+        let words = [pd, &case.workload, &words[0], &words[1], &words[2]];
         Ok(Sample::parse(&self.run(arguments, &words, limit)?)?)
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::arguments::Arguments;
 use crate::peer::Peer;
 use crate::server::ServerKind;
+use crate::targets::is_aimed_at;
 
 /// One workload with so many callers, for several peers in turn.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,9 +38,11 @@ const ROWS: &[Row] = &[
     row("commit_1_2pc", &[128], &[1, 16, 128, 512], true),
     row("commit_1_async", &[128], &[1, 128], true),
     row("commit_1_1pc", &[128], &[1, 128], true),
+    row("commit_1_pessimistic", &[128], &[1, 128], true),
     row("commit_10_2pc", &[128], &[1, 128], true),
     row("commit_10_async", &[128], &[1, 128], true),
     row("commit_10_1pc", &[128], &[1, 128], true),
+    row("commit_10_pessimistic", &[], &[1, 128], true),
     row("commit_10000_2pc", &[1], &[1, 4], false),
     row("scan_10000", &[1], &[1, 4], false),
     row("ycsb_a", &[128], &[16, 128], false),
@@ -49,11 +52,11 @@ const ROWS: &[Row] = &[
     row("tso", &[128], &[1, 16, 128, 512], true),
 ];
 
-/// With so many callers the runtimes are set against each other also in a hurry.
-const CALLERS_OF_RUNTIMES: usize = 128;
-
 /// With so few or many callers are servers measured that set the pace themselves.
 const CALLERS_OF_REAL_SERVERS: std::ops::RangeInclusive<usize> = 1..=128;
+
+/// Of operations on 10,000 keys too few would end in less.
+const SECONDS_OF_LARGE: f64 = 2.5;
 
 /// The cases on one server, as the command line wants them.
 pub(crate) fn plan(arguments: &Arguments, server: ServerKind) -> Vec<Case> {
@@ -81,12 +84,17 @@ fn takes_part(peer: Peer, arguments: &Arguments, row: &Row, callers: usize, serv
     }
     match peer {
         Peer::Floor => row.floor && server == ServerKind::Null,
-        Peer::Smol | Peer::AsyncStd => !arguments.quick || callers == CALLERS_OF_RUNTIMES,
+        Peer::Smol | Peer::AsyncStd => !arguments.quick || is_aimed_at(server, row.workload, callers, peer),
         Peer::Tokio | Peer::ClientGo | Peer::TikvClient => true,
     }
 }
 
 impl Case {
+    /// For how long it is measured where the others are for `seconds`.
+    pub(crate) fn seconds(&self, seconds: f64) -> f64 {
+        if self.workload.contains("10000") { seconds.max(SECONDS_OF_LARGE) } else { seconds }
+    }
+
     /// The name of the workload, with the server before it unless that is the usual one.
     pub(crate) fn name(&self) -> String {
         match self.server {
@@ -126,6 +134,14 @@ mod tests {
         let planned: Vec<_> = plan(&arguments, ServerKind::Null).into_iter().map(|c| (c.workload, c.peers)).collect();
         let both = vec![Peer::Tokio, Peer::Floor];
         assert_eq!(planned, [("raw_get".to_owned(), both), ("scan_10000".to_owned(), vec![Peer::Tokio])]);
+    }
+
+    #[test]
+    fn large_operations_are_given_the_time_to_end() {
+        let cases = plan(&Arguments { quick: true, ..Arguments::default() }, ServerKind::Null);
+        let longer = cases.iter().filter(|case| case.seconds(0.5) > 0.5).map(|case| &*case.workload);
+        assert_eq!(longer.collect::<Vec<_>>(), ["commit_10000_2pc", "scan_10000"]);
+        assert!(cases.iter().all(|case| case.seconds(9.0) == 9.0));
     }
 
     #[test]

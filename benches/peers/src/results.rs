@@ -6,7 +6,6 @@ use std::fmt::Write;
 use crate::figures::{Metric, Sample, Spread};
 use crate::peer::Peer;
 use crate::plan::Case;
-use crate::targets::{TARGETS, Target};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Results {
@@ -35,6 +34,12 @@ impl CaseResults {
         self.samples.keys().copied()
     }
 
+    /// How many measurements are missing, of so many rounds.
+    fn missing(&self, rounds: usize) -> usize {
+        let measured = |peer| self.samples.get(peer).map_or(0, BTreeMap::len);
+        self.case.peers.iter().map(|peer| rounds.saturating_sub(measured(peer))).sum()
+    }
+
     /// A peer's figure over the rounds.
     pub(crate) fn figure(&self, peer: Peer, metric: Metric) -> Option<Spread> {
         Spread::of(self.samples.get(&peer)?.values().filter_map(|sample| sample.get(metric)))
@@ -48,7 +53,8 @@ impl CaseResults {
         )
     }
 
-    fn errors(&self, peer: Peer) -> u64 {
+    /// How many of a peer's operations have failed.
+    pub(crate) fn errors(&self, peer: Peer) -> u64 {
         self.samples.get(&peer).into_iter().flatten().map(|(_, sample)| sample.errors).sum()
     }
 
@@ -72,10 +78,15 @@ impl Results {
             }
         }
         text.push('\n');
-        for target in TARGETS {
-            text.push_str(&self.target_lines(target));
+        for verdict in self.verdicts() {
+            text.push_str(&verdict.line());
         }
         text
+    }
+
+    /// How many measurements are missing, of so many rounds.
+    pub(crate) fn missing(&self, rounds: usize) -> usize {
+        self.cases.iter().map(|case| case.missing(rounds)).sum()
     }
 
     fn table(&self) -> String {
@@ -106,27 +117,6 @@ impl Results {
             }
         }
         table
-    }
-
-    fn target_lines(&self, target: &Target) -> String {
-        let mut lines = String::new();
-        for case in self.cases.iter().filter(|case| target.is_about(&case.case)) {
-            let (peer, over) = target.sides();
-            let Some(ratio) = case.ratio(peer, over, target.metric) else { continue };
-            let verdict = if target.is_met(ratio.median) { "met" } else { "missed" };
-            let _ = writeln!(
-                lines,
-                "target {} {} {} {} {:.2} [{:.2} {:.2}] {verdict}",
-                case.case,
-                target.peer,
-                target.metric.name(),
-                target.bound,
-                ratio.median,
-                ratio.lowest,
-                ratio.highest
-            );
-        }
-        lines
     }
 }
 
@@ -195,6 +185,5 @@ mod tests {
         let text = Results { cases }.text();
         assert!(text.contains("\nratio raw_get 128 smol throughput 0.50 cpu 2.00\n"), "{text}");
         assert!(text.contains("\nratio raw_get 128 floor throughput 0.25 cpu 4.00\n"), "{text}");
-        assert!(text.contains("\ntarget raw_get 128 floor cpu <= 1.7 4.00 [4.00 4.00] missed\n"), "{text}");
     }
 }

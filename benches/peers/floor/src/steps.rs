@@ -3,10 +3,15 @@
 use bytes::{Bytes, BytesMut};
 use tikv_bench_load::{BATCH_KEYS, Commit, Keys, Workload, record, txn_record, value};
 use tikv_core::request::{Request, RequestContext};
+use tikv_proto::kvrpcpb::prewrite_request::PessimisticAction;
 use tikv_proto::kvrpcpb::{
-    CommitRequest, GetRequest, Mutation, PrewriteRequest, RawBatchGetRequest, RawGetRequest, RawPutRequest,
+    CommitRequest, GetRequest, Mutation, Op, PessimisticLockRequest, PrewriteRequest, RawBatchGetRequest,
+    RawGetRequest, RawPutRequest,
 };
 use tikv_proto::metapb::{Peer, RegionEpoch};
+
+/// Of the usual length, as all numbers here.
+const START_TS: u64 = u64::MAX / 2;
 
 /// One exchange of an operation.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,28 +44,53 @@ pub(crate) fn steps(workload: Workload) -> Option<Vec<Step>> {
     })
 }
 
-/// Clients take a second timestamp too, whatever the way of committing, before or after the prewrite.
+/// Clients take a second timestamp too, whatever the way of committing, before or after the prewrite; and one for locks.
 fn commit(count: usize, kind: Commit) -> Vec<Step> {
     let keys: Vec<Bytes> = Keys::new(0).to_write(count).map(Bytes::from).collect();
+    let (lock, prewrite) = (call(lock(&keys)), call(prewrite(&keys, kind)));
+    let commit = CommitRequest { keys, start_version: START_TS, commit_version: START_TS + 1, ..Default::default() };
+    match kind {
+        Commit::TwoPhase => vec![Step::Timestamp, prewrite, Step::Timestamp, call(commit)],
+        Commit::Async => vec![Step::Timestamp, Step::Timestamp, prewrite, Step::Send(entry(commit))],
+        Commit::OnePhase => vec![Step::Timestamp, Step::Timestamp, prewrite],
+        Commit::Pessimistic => {
+            vec![Step::Timestamp, Step::Timestamp, lock, prewrite, Step::Timestamp, call(commit)]
+        }
+    }
+}
+
+fn lock(keys: &[Bytes]) -> PessimisticLockRequest {
+    let lock = |key: &Bytes| Mutation { op: Op::PessimisticLock.into(), key: key.clone(), ..Default::default() };
+    PessimisticLockRequest {
+        mutations: keys.iter().map(lock).collect(),
+        primary_lock: keys[0].clone(),
+        start_version: START_TS,
+        lock_ttl: 20_000,
+        for_update_ts: START_TS,
+        is_first_lock: true,
+        min_commit_ts: START_TS + 1,
+        ..Default::default()
+    }
+}
+
+fn prewrite(keys: &[Bytes], kind: Commit) -> PrewriteRequest {
     let put = |key: &Bytes| Mutation { key: key.clone(), value: value().into(), ..Default::default() };
-    let prewrite = PrewriteRequest {
+    let mut prewrite = PrewriteRequest {
         mutations: keys.iter().map(put).collect(),
         primary_lock: keys[0].clone(),
-        start_version: u64::MAX / 2,
+        start_version: START_TS,
         lock_ttl: 3000,
-        txn_size: count as u64,
-        min_commit_ts: u64::MAX / 2 + 1,
+        txn_size: keys.len() as u64,
+        min_commit_ts: START_TS + 1,
         use_async_commit: kind == Commit::Async,
         try_one_pc: kind == Commit::OnePhase,
         ..Default::default()
     };
-    let commit =
-        CommitRequest { keys, start_version: u64::MAX / 2, commit_version: u64::MAX / 2 + 1, ..Default::default() };
-    match kind {
-        Commit::TwoPhase => vec![Step::Timestamp, call(prewrite), Step::Timestamp, call(commit)],
-        Commit::Async => vec![Step::Timestamp, Step::Timestamp, call(prewrite), Step::Send(entry(commit))],
-        Commit::OnePhase => vec![Step::Timestamp, Step::Timestamp, call(prewrite)],
+    if kind == Commit::Pessimistic {
+        prewrite.for_update_ts = START_TS;
+        prewrite.pessimistic_actions = vec![PessimisticAction::DoPessimisticCheck.into(); keys.len()];
     }
+    prewrite
 }
 
 fn call(request: impl Into<Request>) -> Step {

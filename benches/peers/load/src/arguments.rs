@@ -53,6 +53,8 @@ pub enum Commit {
     Async,
     /// One request.
     OnePhase,
+    /// Locks its keys before it writes them, then as `TwoPhase`.
+    Pessimistic,
 }
 
 /// Workloads of the Yahoo benchmark, on keys of equal probability.
@@ -88,9 +90,11 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("commit_1_2pc", Workload::Commit(1, Commit::TwoPhase)),
     ("commit_1_async", Workload::Commit(1, Commit::Async)),
     ("commit_1_1pc", Workload::Commit(1, Commit::OnePhase)),
+    ("commit_1_pessimistic", Workload::Commit(1, Commit::Pessimistic)),
     ("commit_10_2pc", Workload::Commit(10, Commit::TwoPhase)),
     ("commit_10_async", Workload::Commit(10, Commit::Async)),
     ("commit_10_1pc", Workload::Commit(10, Commit::OnePhase)),
+    ("commit_10_pessimistic", Workload::Commit(10, Commit::Pessimistic)),
     ("commit_10000_2pc", Workload::Commit(10_000, Commit::TwoPhase)),
     ("scan_10000", Workload::Scan),
     ("ycsb_a", Workload::Ycsb(Ycsb::A)),

@@ -27,6 +27,9 @@ pub fn value() -> Vec<u8> {
     vec![b'v'; VALUE_BYTES]
 }
 
+/// A part of what callers write: others in each process, which meets no locks that another has left behind.
+const PROCESS_BITS: u32 = 20;
+
 /// The choices of one caller.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -36,7 +39,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Those of the caller with this number. Always the same ones.
+    /// Those of the caller with this number: always the same ones, but for keys to write.
     pub fn new(caller: usize) -> Self {
         Keys { rng: fastrand::Rng::with_seed(caller as u64), caller, written: 0 }
     }
@@ -51,11 +54,13 @@ impl Keys {
         self.rng.u32(0..100) < of_100
     }
 
-    /// The next `count` keys to write in a transaction, in order. No other caller has them, so that nobody conflicts.
+    /// The next `count` keys to write in a transaction, in order. No other caller has them, nor has one of another process,
+    /// so that nobody conflicts.
     pub fn to_write(&mut self, count: usize) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let process = std::process::id() % (1 << PROCESS_BITS);
         let (caller, first) = (self.caller, self.written % 100_000);
         self.written += count as u64;
-        (first..first + count as u64).map(move |number| format!("w{caller:06}/{number:08}").into_bytes())
+        (first..first + count as u64).map(move |number| format!("w{process:05x}{caller:04x}{number:06}").into_bytes())
     }
 }
 
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn keys_of_writers_differ_and_leave_records_alone() {
-        let mut keys: Vec<_> = (0..3).flat_map(|caller| Keys::new(caller).to_write(100)).collect();
+        let mut keys: Vec<_> = (2046..2049).flat_map(|caller| Keys::new(caller).to_write(100)).collect();
         assert!(keys.iter().all(|key| key.len() == 16 && !key.starts_with(b"txn/")));
         keys.sort_unstable();
         keys.dedup();

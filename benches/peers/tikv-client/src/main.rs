@@ -7,6 +7,7 @@ use tikv_bench_load::{
     Arguments, BATCH_KEYS, Caller, Commit, Failure, Keys, RECORDS, TXN_RECORDS, Workload, Ycsb, measure, record,
     txn_record, value,
 };
+use tikv_client::transaction::Mutation;
 use tikv_client::{CheckLevel, RawClient, Timestamp, TransactionClient, TransactionOptions};
 
 fn main() -> ExitCode {
@@ -23,11 +24,7 @@ fn run() -> Result<(), Failure> {
     let arguments = Arguments::of_process()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let client = Arc::new(runtime.block_on(Client::connect(&arguments))?);
-    measure(
-        &arguments,
-        |task| drop(runtime.spawn(task)),
-        |keys| Calling { client: Arc::clone(&client), keys },
-    );
+    measure(&arguments, |task| drop(runtime.spawn(task)), |keys| Calling { client: Arc::clone(&client), keys });
     Ok(())
 }
 
@@ -81,11 +78,21 @@ impl Client {
             Commit::TwoPhase => options(),
             Commit::Async => options().use_async_commit(),
             Commit::OnePhase => options().try_one_pc(),
+            Commit::Pessimistic => return self.lock_and_commit(keys).await,
         };
         let mut txn = self.txn.begin_with_options(options).await?;
         for key in keys {
             txn.put(key, self.value.clone()).await?;
         }
+        txn.commit().await?;
+        Ok(())
+    }
+
+    async fn lock_and_commit(&self, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), Failure> {
+        let options = TransactionOptions::new_pessimistic().drop_check(CheckLevel::None);
+        let mut txn = self.txn.begin_with_options(options).await?;
+        // Locks all of them with one request; put would lock each with its own.
+        txn.batch_mutate(keys.map(|key| Mutation::Put(key.into(), self.value.clone()))).await?;
         txn.commit().await?;
         Ok(())
     }

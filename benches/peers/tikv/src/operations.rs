@@ -1,7 +1,7 @@
 //! The workloads in the words of this client.
 
 use bytes::Bytes;
-use tikv::{Client, RawClient, Timestamp, TransactionOptions};
+use tikv::{Client, LockOptions, RawClient, Timestamp, TransactionOptions};
 use tikv_bench_load::{
     BATCH_KEYS, Caller, Commit, Failure, Keys, RECORDS, TXN_RECORDS, Workload, Ycsb, record, txn_record, value,
 };
@@ -59,8 +59,19 @@ impl Operations {
             Commit::TwoPhase => options,
             Commit::Async => options.async_commit(),
             Commit::OnePhase => options.one_phase_commit(),
+            Commit::Pessimistic => return self.lock_and_commit(keys.collect(), options.pessimistic()).await,
         };
         let txn = self.client.begin_with(options).await?;
+        for key in keys {
+            txn.put(key, self.value.clone())?;
+        }
+        txn.commit().await?;
+        Ok(())
+    }
+
+    async fn lock_and_commit(&self, keys: Vec<Vec<u8>>, options: TransactionOptions) -> Result<(), Failure> {
+        let txn = self.client.begin_with(options).await?;
+        txn.lock_keys(keys.clone(), LockOptions::default()).await?;
         for key in keys {
             txn.put(key, self.value.clone())?;
         }

@@ -94,7 +94,10 @@ func (s *storeServer) answer(ctx context.Context, req *tikvpb.BatchCommandsReque
 	}()
 	cmd, err := s.dispatch(ctx, req)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "BatchCommands: %T: %v\n", req.Cmd, err)
+		// Of what was cut short because its client has left, there is nothing to tell.
+		if ctx.Err() == nil {
+			fmt.Fprintf(os.Stderr, "BatchCommands: %T: %v\n", req.Cmd, err)
+		}
 		return resp
 	}
 	return cmd
