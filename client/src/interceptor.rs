@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tikv_core::error::Fault;
 use tikv_core::machine::Call;
-use tikv_core::request::{RequestContext, RequestKind, Response};
+use tikv_core::request::{CallContext, RequestContext, RequestKind, Response};
 use tikv_core::time::Time;
 
 /// Sees the RPCs to stores, before they are sent and when they have ended: to count them, to time them, to tag them.
@@ -82,8 +82,10 @@ impl Interceptors {
     pub(crate) fn before(&self, now: impl FnOnce() -> Time, call: &mut Call) -> Option<Box<Watched>> {
         let by = self.0.as_ref()?;
         let Call { store_id, address, context, request, .. } = call;
-        let request = request.kind();
-        by.iter().for_each(|one| one.before(&mut OutgoingRpc { request, store_id: *store_id, address, context }));
+        let (request, mut message) = (request.kind(), context.to_message());
+        let mut rpc = OutgoingRpc { request, store_id: *store_id, address, context: &mut message };
+        by.iter().for_each(|one| one.before(&mut rpc));
+        *context = CallContext::from(message);
         let (by, store_id, address) = (Arc::clone(by), *store_id, Arc::clone(address));
         Some(Box::new(Watched { by, request, store_id, address, since: now() }))
     }

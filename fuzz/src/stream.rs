@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use tikv_core::error::FaultKind;
 use tikv_core::machine::{Call, Token};
-use tikv_core::request::RequestContext;
+use tikv_core::request::CallContext;
 use tikv_core::stream::{BatchLimits, BatchStream};
 use tikv_core::time::Time;
 use tikv_proto::kvrpcpb;
@@ -65,7 +65,7 @@ fn get(deadline_ms: u64) -> Call {
         token: Token(0),
         store_id: 1,
         address: Arc::from("store"),
-        context: RequestContext::default(),
+        context: CallContext::default(),
         request: kvrpcpb::RawGetRequest { key: Bytes::from_static(b"key"), ..Default::default() }.into(),
         deadline: Time::from_millis(deadline_ms),
     }

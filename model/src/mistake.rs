@@ -57,7 +57,8 @@ impl Mistake {
                 None
             }
             (Mistake::LocksIgnored, Request::Get(_) | Request::BatchGet(_) | Request::Scan(_)) => {
-                call.context.resolved_locks = history.txns.iter().map(|txn| txn.start_ts.version()).collect();
+                let started = history.txns.iter().map(|txn| txn.start_ts.version()).collect();
+                call.context = std::mem::take(&mut call.context).updated(|context| context.resolved_locks = started);
                 None
             }
             (Mistake::LocksUnchecked, Request::Prewrite(request)) => {

@@ -12,7 +12,7 @@ use tikv_core::keyspace::KeyCodec;
 use tikv_core::knowledge::Knowledge;
 use tikv_core::machine::Call;
 use tikv_core::request::pd::{PdRegion, PdRequest, PdResponse};
-use tikv_core::request::{Request, RequestContext, RequestKind, Response};
+use tikv_core::request::{CallContext, Request, RequestKind, Response};
 use tikv_core::time::Time;
 use tikv_core::timestamp::Timestamp;
 use tikv_proto::{errorpb, metapb};
@@ -103,15 +103,14 @@ impl Regions {
 
     /// The context of a request for the region of `key`; otherwise like another one.
     #[must_use]
-    pub(crate) fn context(&self, key: &Key, like: &RequestContext) -> RequestContext {
+    pub(crate) fn context(&self, key: &Key, like: &CallContext) -> CallContext {
         let region = self.0.iter().find(|region| region.range.contains(key.as_slice()));
         let meta = region.map(Region::meta).unwrap_or_default();
-        RequestContext {
-            region_id: meta.id,
-            region_epoch: meta.region_epoch,
-            peer: meta.peers.first().copied(),
-            ..like.clone()
-        }
+        let mut context = like.clone();
+        context.region_id = meta.id;
+        context.region_epoch = meta.region_epoch;
+        context.peer = meta.peers.first().copied();
+        context
     }
 
     fn by_encoded_key(&self, key: &[u8]) -> Option<&Region> {
@@ -122,7 +121,7 @@ impl Regions {
     }
 
     /// The keys of the region that a request is for, if its sender knows the region as it is.
-    fn check(&self, context: &RequestContext) -> Result<KeyRange, Box<errorpb::Error>> {
+    fn check(&self, context: &CallContext) -> Result<KeyRange, Box<errorpb::Error>> {
         let id = context.region_id;
         let Some(region) = self.0.iter().find(|region| region.id == id) else {
             return Err(Box::new(region_error::region_not_found(id)));
@@ -203,7 +202,7 @@ impl Store<'_> {
         };
         macro_rules! run {
             ($($kind:ident)+) => {
-                match call.request.clone().with_context(call.context.clone()) {
+                match call.request.clone().with_context(call.context.to_message()) {
                     $(Request::$kind(request) => {
                         let handled = self.storage.handle(&range, &*request);
                         self.finish(handled).ok().map(Response::from)
@@ -264,7 +263,7 @@ impl Store<'_> {
 
     fn resume(&mut self, name: CallId, mut waiter: Waiter) -> Option<Response> {
         let context = waiter.request.context.as_deref().cloned().unwrap_or_default();
-        let range = match self.regions.check(&context) {
+        let range = match self.regions.check(&context.into()) {
             Ok(range) => range,
             Err(error) => return Some(of_region_error(RequestKind::PessimisticLock, *error)),
         };

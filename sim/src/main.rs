@@ -14,6 +14,10 @@ use tikv_sim::cluster::{ClusterOptions, Effect, Fault, SplitCheck, StoreOptions,
 use tikv_sim::serve::{ServeOptions, ServedCluster};
 use tokio::sync::oneshot;
 
+/// A simulation allocates some hundred times a transaction: a fifth of its time, with the allocator of the system.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A simulated TiKV and PD cluster.
 #[derive(Parser)]
 #[command(version, about)]

@@ -32,16 +32,9 @@ use crate::{lock, oracle, route, snapshot, split, txn};
 
 /// The machines that declare their phases.
 pub fn phases() -> impl Iterator<Item = &'static Phases> {
-    [
-        &[oracle::PHASES, split::PHASES],
-        route::PHASES,
-        lock::PHASES,
-        snapshot::PHASES,
-        txn::PHASES,
-        txn::PIPELINED_PHASES,
-    ]
-    .into_iter()
-    .flatten()
+    const SINGLE: &[&Phases] = &[&oracle::PHASES, &split::PHASES];
+    let all = [SINGLE, route::PHASES, lock::PHASES, snapshot::PHASES, txn::PHASES, txn::PIPELINED_PHASES];
+    all.into_iter().flatten().copied()
 }
 
 /// Names an operation of an [`Engine`]. Never used twice.
@@ -137,7 +130,8 @@ pub struct Engine {
     rng: Rng,
     next_operation: u64,
     next_call: u64,
-    operations: BTreeMap<OperationId, Box<Running>>,
+    /// None where an operation takes a step: it comes back to its place, or goes.
+    operations: BTreeMap<OperationId, Option<Box<Running>>>,
     calls: BTreeMap<StoreCallId, Waiter>,
     timers: BTreeMap<(Time, Waiter), SleepReason>,
     commands: VecDeque<EngineCommand>,
@@ -155,8 +149,8 @@ struct Running {
     rng: Rng,
     /// Keeps the counter of the operation's tokens.
     outbox: Outbox,
-    /// What is waited for, by token.
-    waits: BTreeMap<Token, Wait>,
+    /// What is waited for, in the order of the tokens, which is the order of the commands.
+    waits: Vec<(Token, Wait)>,
     /// Whether anybody wants to know the outcome.
     owned: bool,
 }
@@ -223,13 +217,13 @@ impl Engine {
     /// The owner of an operation has lost interest: its outcome will not be reported. What has to be finished is finished in
     /// the background, everything else is forgotten.
     pub fn cancel(&mut self, now: Time, id: OperationId) {
-        let Some(mut running) = self.operations.remove(&id).filter(|running| running.owned) else { return };
+        let Some(mut running) = self.operations.remove(&id).flatten().filter(|running| running.owned) else { return };
         let abandoned = self.with_context(now, &mut running, Task::abandon);
         running.owned = false;
         self.carry_out(now, id, &mut running);
         match abandoned {
             Abandoned::FinishInBackground => {
-                self.operations.insert(id, running);
+                self.operations.insert(id, Some(running));
             }
             Abandoned::Discard => self.cancel_waits(id, *running),
         }
@@ -319,7 +313,7 @@ impl Engine {
     fn launch(&mut self, now: Time, task: Task, codec: KeyCodec, owned: bool) -> OperationId {
         let id = OperationId(self.next_operation);
         self.next_operation += 1;
-        let (rng, outbox, waits) = (self.rng.child(), Outbox::new(), BTreeMap::new());
+        let (rng, outbox, waits) = (self.rng.child(), Outbox::new(), Vec::new());
         let mut running = Box::new(Running { task, codec, rng, outbox, waits, owned });
         let poll = self.with_context(now, &mut running, Task::start);
         self.after_step(now, id, running, poll);
@@ -327,8 +321,8 @@ impl Engine {
     }
 
     fn deliver(&mut self, now: Time, (id, token): Waiter, event: Event) {
-        let Some(mut running) = self.operations.remove(&id) else { return };
-        let poll = match running.waits.remove(&token) {
+        let Some(mut running) = self.operations.get_mut(&id).and_then(Option::take) else { return };
+        let poll = match take_wait(&mut running.waits, token) {
             Some(_) => self.with_context(now, &mut running, |task, cx| task.handle(cx, token, event)),
             None => Poll::Pending,
         };
@@ -339,9 +333,10 @@ impl Engine {
         self.carry_out(now, id, &mut running);
         match poll {
             Poll::Pending => {
-                self.operations.insert(id, running);
+                self.operations.insert(id, Some(running));
             }
             Poll::Ready(outcome) => {
+                self.operations.remove(&id);
                 if let Some(outcome) = outcome.filter(|_| running.owned) {
                     self.outcomes.push_back((id, outcome));
                 }
@@ -364,37 +359,37 @@ impl Engine {
     fn carry_out(&mut self, now: Time, id: OperationId, running: &mut Running) {
         #[cfg(feature = "transitions")]
         running.outbox.take_transitions().for_each(|step| self.transitions.note(step));
-        let commands: Vec<_> = running.outbox.drain().collect();
-        for command in commands {
+        let Running { outbox, waits, codec, .. } = running;
+        for command in outbox.drain() {
             match command {
                 Command::Call(call) => {
                     let call_id = StoreCallId(self.next_call);
                     self.next_call += 1;
-                    running.waits.insert(call.token, Wait::Call(call_id));
+                    waits.push((call.token, Wait::Call(call_id)));
                     self.calls.insert(call_id, (id, call.token));
                     self.commands.push_back(EngineCommand::Call { id: call_id, call });
                 }
                 Command::Pd { token, request } => {
-                    running.waits.insert(token, Wait::Pd);
+                    waits.push((token, Wait::Pd));
                     self.pd.submit(now, (id, token), request, now + self.config.pd_timeout);
                 }
                 Command::CheckCommit { token, start_ts, commit_ts } => {
-                    running.waits.insert(token, Wait::Check);
+                    waits.push((token, Wait::Check));
                     let id = CheckId(id, token);
                     self.commands.push_back(EngineCommand::CheckCommit { id, start_ts, commit_ts });
                 }
                 Command::Sleep { token, until, reason } => {
-                    running.waits.insert(token, Wait::Timer(until));
+                    waits.push((token, Wait::Timer(until)));
                     self.timers.insert((until, (id, token)), reason);
                 }
                 Command::Cancel { token } => {
-                    if let Some(wait) = running.waits.remove(&token) {
+                    if let Some(wait) = take_wait(waits, token) {
                         self.cancel_wait((id, token), wait);
                     }
                 }
                 Command::Reconnect { address } => self.commands.push_back(EngineCommand::Reconnect { address }),
                 Command::Spawn(machine) => {
-                    self.launch(now, Task::Background(machine), running.codec, false);
+                    self.launch(now, Task::Background(machine), *codec, false);
                 }
                 Command::Observe(observation) => self.commands.push_back(EngineCommand::Observe(observation)),
             }
@@ -442,6 +437,12 @@ impl Engine {
             None => self.commands.push_back(EngineCommand::CancelCall { id: cancelled }),
         }
     }
+}
+
+/// What was waited for under this name.
+fn take_wait(waits: &mut Vec<(Token, Wait)>, token: Token) -> Option<Wait> {
+    let index = waits.binary_search_by_key(&token, |(token, _)| *token).ok()?;
+    Some(waits.remove(index).1)
 }
 
 impl Task {

@@ -49,14 +49,19 @@ use crate::config::Config;
 use crate::knowledge::txn_status::FinalStatus;
 use crate::machine::Context;
 use crate::machine::Phases;
-use crate::request::{RequestContext, Shared};
+use crate::request::{CallContext, RequestContext};
 use crate::route::CallOptions;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// The machines of this floor that have phases.
-pub(crate) const PHASES: &[Phases] =
-    &[resolve_txn::PHASES, check_txn_status::PHASES, batch_resolve::PHASES, sweep_locks::PHASES, sweep_region::PHASES];
+pub(crate) const PHASES: &[&Phases] = &[
+    &resolve_txn::PHASES,
+    &check_txn_status::PHASES,
+    &batch_resolve::PHASES,
+    &sweep_locks::PHASES,
+    &sweep_region::PHASES,
+];
 
 /// Transactions with fewer keys in a region than this are resolved key by key; of larger ones TiKV is asked to find the
 /// locks itself. client-go: `ResolveLockLiteThreshold`.
@@ -67,21 +72,22 @@ const MAX_EXECUTION_MS: u64 = 20_000;
 
 /// The options of the caller, without what only its own reads or writes need.
 fn lock_options(options: &CallOptions, config: &Config) -> CallOptions {
-    let own = &options.context;
-    let context = RequestContext {
-        request_source: own.request_source.clone(),
-        resource_control_context: own.resource_control_context.clone(),
-        request_origin: own.request_origin,
-        trace_id: own.trace_id.clone(),
-        trace_control_flags: own.trace_control_flags,
-        api_version: own.api_version,
-        keyspace_name: own.keyspace_name.clone(),
-        keyspace: own.keyspace,
-        cluster_id: own.cluster_id,
-        max_execution_duration_ms: MAX_EXECUTION_MS,
-        ..RequestContext::default()
-    };
-    CallOptions { timeout: config.call_timeout, deadline: options.deadline, context: Shared::new(context) }
+    let mut context = options.context.rest().map_or_else(CallContext::default, |own| {
+        CallContext::from(RequestContext {
+            request_source: own.request_source.clone(),
+            resource_control_context: own.resource_control_context.clone(),
+            request_origin: own.request_origin,
+            trace_id: own.trace_id.clone(),
+            trace_control_flags: own.trace_control_flags,
+            api_version: own.api_version,
+            keyspace_name: own.keyspace_name.clone(),
+            keyspace: own.keyspace,
+            cluster_id: own.cluster_id,
+            ..RequestContext::default()
+        })
+    });
+    context.max_execution_duration_ms = MAX_EXECUTION_MS;
+    CallOptions { timeout: config.call_timeout, deadline: options.deadline, context }
 }
 
 /// The options for what goes on behind the caller's back: its deadline does not count any more.

@@ -8,7 +8,7 @@ use super::BackgroundMachine;
 use super::Step;
 use crate::backoff::BackoffKind;
 use crate::request::pd::PdRequest;
-use crate::request::{Request, RequestContext};
+use crate::request::{CallContext, Request};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -74,7 +74,7 @@ pub struct Call {
     /// Where the store listens.
     pub address: Arc<str>,
     /// Region, epoch, peer and options; encoded in front of the request.
-    pub context: RequestContext,
+    pub context: CallContext,
     /// What is asked.
     pub request: Request,
     /// When to give up: after it the answer is a timeout fault.

@@ -9,7 +9,7 @@ use super::{Background, BackgroundMachine, Call, Command, CurrentPhase, Observat
 use crate::config::Config;
 use crate::knowledge::Knowledge;
 use crate::request::pd::PdRequest;
-use crate::request::{Request, RequestContext};
+use crate::request::{CallContext, Request};
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
@@ -64,7 +64,7 @@ impl<'a> Context<'a> {
         &mut self,
         store_id: u64,
         address: Arc<str>,
-        context: RequestContext,
+        context: CallContext,
         request: Request,
         timeout: Duration,
     ) -> Token {

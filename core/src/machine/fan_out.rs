@@ -1,6 +1,6 @@
 //! Many children at once, under a limit.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::Poll;
 
 use super::{Context, Event, Machine, Token};
@@ -29,8 +29,10 @@ pub struct FanOut<M: Machine> {
     limit: usize,
     next_id: u32,
     waiting: VecDeque<(ChildId, Box<M>)>,
-    running: BTreeMap<ChildId, Box<M>>,
-    routes: BTreeMap<Token, ChildId>,
+    /// Those that run, in order.
+    running: Vec<(ChildId, Box<M>)>,
+    /// Who waits for which answer, in the order of the tokens.
+    routes: Vec<(Token, ChildId)>,
     finished: VecDeque<(ChildId, M::Output)>,
 }
 
@@ -42,8 +44,8 @@ impl<M: Machine> FanOut<M> {
             limit: limit.max(1),
             next_id: 0,
             waiting: VecDeque::new(),
-            running: BTreeMap::new(),
-            routes: BTreeMap::new(),
+            running: Vec::new(),
+            routes: Vec::new(),
             finished: VecDeque::new(),
         }
     }
@@ -63,7 +65,7 @@ impl<M: Machine> FanOut<M> {
             let mark = cx.mark();
             match child.start(cx) {
                 Poll::Pending => {
-                    self.running.insert(id, child);
+                    self.running.push((id, child));
                     self.route(mark, cx.mark(), id);
                 }
                 Poll::Ready(output) => self.finished.push_back((id, output)),
@@ -74,19 +76,21 @@ impl<M: Machine> FanOut<M> {
     /// Whether a running child issued `token`.
     #[must_use]
     pub fn waits_for(&self, token: Token) -> bool {
-        self.routes.contains_key(&token)
+        self.routes.binary_search_by_key(&token, |(token, _)| *token).is_ok()
     }
 
     /// Routes an event to the child that issued `token`. Returns false if none did (or it is gone).
     pub fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> bool {
-        let Some(id) = self.routes.remove(&token) else { return false };
-        let Some(child) = self.running.get_mut(&id) else { return false };
+        let Ok(route) = self.routes.binary_search_by_key(&token, |(token, _)| *token) else { return false };
+        let (_, id) = self.routes.remove(route);
+        let Ok(place) = self.running.binary_search_by_key(&id, |(id, _)| *id) else { return false };
+        let child = &mut self.running[place].1;
         let mark = cx.mark();
         match child.handle(cx, token, event) {
             Poll::Pending => self.route(mark, cx.mark(), id),
             Poll::Ready(output) => {
-                self.running.remove(&id);
-                self.routes.retain(|_, owner| *owner != id);
+                self.running.remove(place);
+                self.routes.retain(|(_, owner)| *owner != id);
                 self.finished.push_back((id, output));
             }
         }
@@ -103,9 +107,7 @@ impl<M: Machine> FanOut<M> {
 
     /// Forgets all children, and cancels what the running ones wait for. Outputs not yet taken are kept.
     pub fn cancel_all(&mut self, cx: &mut Context<'_>) {
-        for token in std::mem::take(&mut self.routes).into_keys() {
-            cx.cancel(token);
-        }
+        self.routes.drain(..).for_each(|(token, _)| cx.cancel(token));
         self.waiting.clear();
         self.running.clear();
     }

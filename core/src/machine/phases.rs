@@ -59,11 +59,6 @@ impl Phases {
     fn name(&self, index: usize) -> &'static str {
         self.steps.get(index).map_or("done", |(name, _)| name)
     }
-
-    /// The same machine: its declaration may have several addresses.
-    fn is(&'static self, other: &'static Phases) -> bool {
-        std::ptr::eq(self, other) || self.machine == other.machine
-    }
 }
 
 impl Transition {
@@ -129,7 +124,7 @@ impl TransitionCounts {
 
     /// There are a few dozen machines: to look at one after the other is quicker than to search in order.
     fn machine(&mut self, phases: &'static Phases) -> &mut MachineCounts {
-        let index = self.0.iter().position(|known| known.phases.is(phases)).unwrap_or_else(|| {
+        let index = self.0.iter().position(|known| std::ptr::eq(known.phases, phases)).unwrap_or_else(|| {
             let index = self.0.partition_point(|known| known.phases.machine < phases.machine);
             self.0.insert(index, MachineCounts { phases, counts: vec![0; phases.len() * phases.len()] });
             index
@@ -152,7 +147,7 @@ macro_rules! phases {
      start => $first:ident $(| $more:ident)*;
      $($from:ident => $to:ident $(| $or:ident)*;)+) => {
         /// The phases, and what may follow each.
-        pub(crate) const PHASES: crate::machine::Phases = crate::machine::Phases {
+        pub(crate) static PHASES: crate::machine::Phases = crate::machine::Phases {
             machine: stringify!($machine),
             steps: &[
                 ("start", &[stringify!($first) $(, stringify!($more))*]),

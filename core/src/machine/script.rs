@@ -18,7 +18,7 @@ use crate::keyspace::KeyCodec;
 use crate::knowledge::Knowledge;
 use crate::knowledge::regions::{Inserted, Region, RegionVerId, Replica};
 use crate::request::pd::{PdRequest, PdResponse};
-use crate::request::{Response, StoreRequest, StoreResponse};
+use crate::request::{RequestContext, Response, StoreRequest, StoreResponse};
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
@@ -136,6 +136,11 @@ where
     /// The RPC that was expected last.
     pub(crate) fn last_call(&self) -> &Call {
         self.last_call.as_ref().expect("an expected call")
+    }
+
+    /// The context of that RPC, as its store sees it.
+    pub(crate) fn last_context(&self) -> RequestContext {
+        self.last_call().context.to_message()
     }
 
     pub(crate) fn expect_sleep(&mut self, check: impl FnOnce(Duration, SleepReason)) -> Token {

@@ -173,7 +173,7 @@ fn a_batch_whose_region_has_split_is_divided_anew() {
         ..Default::default()
     });
     let left = script.expect_call(1, |delete: &kvrpcpb::RawBatchDeleteRequest| assert_eq!(delete.keys, ["a"]));
-    assert!(script.last_call().context.is_retry_request, "the keys were in a request before");
+    assert!(script.last_context().is_retry_request, "the keys were in a request before");
     let right = script.expect_call(1, |delete: &kvrpcpb::RawBatchDeleteRequest| assert_eq!(delete.keys, ["c"]));
     script.reply_to(left, kvrpcpb::RawBatchDeleteResponse::default());
     script.reply_to(right, kvrpcpb::RawBatchDeleteResponse::default());

@@ -1,11 +1,9 @@
 //! Requests and responses as bytes.
 
 use bytes::{Buf, Bytes, BytesMut};
-use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, encode_key, encode_varint, encoded_len_varint, key_len};
-use tikv_proto::kvrpcpb;
 
-use super::{Method, Request, RequestKind, Response};
+use super::{CallContext, Method, Request, RequestKind, Response};
 
 /// Field number of `context` in every request that has one.
 const CONTEXT_FIELD: u32 = 1;
@@ -16,21 +14,21 @@ const BATCH_REQUESTS_FIELD: u32 = 1;
 impl Request {
     /// Length in bytes of the request with `context`.
     #[must_use]
-    pub fn encoded_len_with_context(&self, context: &kvrpcpb::Context) -> usize {
+    pub fn encoded_len_with_context(&self, context: &CallContext) -> usize {
         BodyLen::of(self, context).total()
     }
 
     /// Appends the request with `context` to `buffer`, as the body of a unary call.
     ///
     /// The message itself is not touched: the context is written in front of it, where the field belongs.
-    pub fn encode_with_context(&self, context: &kvrpcpb::Context, buffer: &mut BytesMut) {
+    pub fn encode_with_context(&self, context: &CallContext, buffer: &mut BytesMut) {
         let body = BodyLen::of(self, context);
         append(buffer, body.total(), |space| self.write_body(context, body, space));
     }
 
     /// Appends the request with `context` to `buffer` as one entry of a `BatchCommandsRequest` (the `requests` field with
     /// its key). Entries may be concatenated. Returns false, and appends nothing, if the command cannot be batched.
-    pub fn encode_batch_entry(&self, context: &kvrpcpb::Context, buffer: &mut BytesMut) -> bool {
+    pub fn encode_batch_entry(&self, context: &CallContext, buffer: &mut BytesMut) -> bool {
         let Some(slot) = self.kind().batch_slot() else { return false };
         let body = BodyLen::of(self, context);
         let entry = field_len(slot, body.total());
@@ -42,7 +40,7 @@ impl Request {
         true
     }
 
-    fn write_body(&self, context: &kvrpcpb::Context, len: BodyLen, space: &mut &mut [u8]) {
+    fn write_body(&self, context: &CallContext, len: BodyLen, space: &mut &mut [u8]) {
         if let Some(context_len) = len.context {
             write_head(CONTEXT_FIELD, context_len, space);
             context.encode_raw(space);
@@ -60,7 +58,7 @@ struct BodyLen {
 }
 
 impl BodyLen {
-    fn of(request: &Request, context: &kvrpcpb::Context) -> BodyLen {
+    fn of(request: &Request, context: &CallContext) -> BodyLen {
         BodyLen {
             context: request.kind().takes_context().then(|| context.encoded_len()),
             message: request.message_len(),

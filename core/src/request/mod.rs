@@ -5,10 +5,11 @@
 //! whether a region error can come back. A new command is one row.
 //!
 //! A request is immutable and cheap to clone ([`Shared`]): a retry sends the same bytes again with another
-//! [`kvrpcpb::Context`], which therefore travels beside the request and not in it.
+//! context ([`CallContext`]), which therefore travels beside the request and not in it.
 //!
 //! client-go: package `tikvrpc`.
 
+mod call_context;
 mod encode;
 pub mod pd;
 mod shared;
@@ -19,6 +20,7 @@ mod tests;
 use std::fmt;
 use std::hash::Hash;
 
+pub use call_context::CallContext;
 pub use encode::decode_response;
 pub use shared::Shared;
 pub use table::{Request, RequestKind, Response};
@@ -91,5 +93,6 @@ pub trait StoreResponse: prost::Message + fmt::Debug + Default + Clone + Eq + Ha
     fn take_region_error(&mut self) -> Option<Box<errorpb::Error>>;
 }
 
-/// The region, epoch, peer and options under which a request is sent; built by routing, encoded before the request.
+/// The region, epoch, peer and options under which a request is sent, as a message: what a server sees, and what an operation's
+/// options are changed by. Calls carry it as a [`CallContext`].
 pub type RequestContext = kvrpcpb::Context;

@@ -1,11 +1,15 @@
 use bytes::{Bytes, BytesMut};
 use prost::Message;
-use tikv_proto::{kvrpcpb, tikvpb};
+use tikv_proto::{kvrpcpb, metapb, tikvpb};
 
 use super::*;
 
 fn context() -> kvrpcpb::Context {
     kvrpcpb::Context { region_id: 7, resolved_locks: vec![1, 300, 70_000], ..Default::default() }
+}
+
+fn call_context() -> CallContext {
+    CallContext::from(context())
 }
 
 /// An empty request of `kind`: no bytes are a valid message.
@@ -18,8 +22,8 @@ fn a_context_written_in_front_is_the_context_of_the_message() {
     for kind in RequestKind::ALL.iter().copied() {
         let request = empty(kind);
         let mut side_by_side = BytesMut::new();
-        request.encode_with_context(&context(), &mut side_by_side);
-        assert_eq!(side_by_side.len(), request.encoded_len_with_context(&context()), "{kind:?}");
+        request.encode_with_context(&call_context(), &mut side_by_side);
+        assert_eq!(side_by_side.len(), request.encoded_len_with_context(&call_context()), "{kind:?}");
         let (decoded, bare) = kind.decode_request(side_by_side.freeze()).expect("a message");
         assert_eq!(decoded, kind.takes_context().then(context), "{kind:?}");
         assert_eq!(bare, request, "{kind:?}");
@@ -30,7 +34,7 @@ fn a_context_written_in_front_is_the_context_of_the_message() {
 fn every_batched_command_travels_in_its_own_slot() {
     for kind in RequestKind::ALL.iter().copied() {
         let mut frame = BytesMut::new();
-        let batched = empty(kind).encode_batch_entry(&context(), &mut frame);
+        let batched = empty(kind).encode_batch_entry(&call_context(), &mut frame);
         assert_eq!(batched, kind.batch_slot().is_some(), "{kind:?}");
         if !batched {
             assert!(frame.is_empty());
@@ -105,5 +109,59 @@ fn paths_name_service_and_method() {
             Method::BatchOnly { .. } => assert_eq!(facts.path, ""),
             _ => assert_eq!(facts.path.matches('/').count(), 2, "{kind:?}"),
         }
+    }
+}
+
+/// A context of which every second field, or the others, are set.
+fn some_fields(odd: bool) -> kvrpcpb::Context {
+    let all = kvrpcpb::Context {
+        region_id: 1,
+        region_epoch: Some(metapb::RegionEpoch { conf_ver: 2, version: 3 }),
+        peer: Some(metapb::Peer { id: 4, store_id: 5, ..Default::default() }),
+        term: 6,
+        priority: 2,
+        isolation_level: 1,
+        not_fill_cache: true,
+        sync_log: true,
+        replica_read: true,
+        resolved_locks: vec![7],
+        max_execution_duration_ms: 8,
+        task_id: 9,
+        stale_read: true,
+        resource_group_tag: "tag".into(),
+        disk_full_opt: 1,
+        is_retry_request: true,
+        request_source: "test".into(),
+        txn_source: 10,
+        busy_threshold_ms: 11,
+        ..Default::default()
+    };
+    let (mut left, mut kept) = (Bytes::from(all.encode_to_vec()), BytesMut::new());
+    for keep in [odd, !odd].into_iter().cycle() {
+        if left.is_empty() {
+            break;
+        }
+        let before = left.clone();
+        let (tag, wire_type) = prost::encoding::decode_key(&mut left).expect("a field");
+        prost::encoding::skip_field(wire_type, tag, &mut left, Default::default()).expect("a value");
+        if keep {
+            kept.extend_from_slice(&before[..before.len() - left.len()]);
+        }
+    }
+    kvrpcpb::Context::decode(kept.freeze()).expect("a message")
+}
+
+#[test]
+fn a_context_of_a_call_is_the_message_that_it_was_made_from() {
+    for message in [some_fields(true), some_fields(false), kvrpcpb::Context::default()] {
+        let context = CallContext::from(message.clone());
+        assert_eq!(context.to_message(), message);
+        assert_eq!(CallContext::from(context.to_message()), context);
+        let mut body = BytesMut::new();
+        empty(RequestKind::Get).encode_with_context(&context, &mut body);
+        let decoded = kvrpcpb::GetRequest::decode(body.freeze()).expect("a message");
+        assert_eq!(decoded.context.as_deref(), Some(&message));
+        let other = context.updated(|context| context.request_source.push('!'));
+        assert_eq!(other.to_message().request_source, format!("{}!", message.request_source));
     }
 }

@@ -35,11 +35,11 @@ pub use sharded::{Shard, ShardEnd, Sharded};
 use crate::backoff::{Backoff, Tuning};
 use crate::config::Config;
 use crate::machine::Phases;
-use crate::request::{RequestContext, Shared};
+use crate::request::{CallContext, RequestContext};
 use crate::time::Time;
 
 /// The machines of this floor that have phases.
-pub(crate) const PHASES: &[Phases] = &[range_walk::PHASES, region_call::PHASES, locate::PHASES];
+pub(crate) const PHASES: &[&Phases] = &[&range_walk::PHASES, &region_call::PHASES, &locate::PHASES];
 
 /// How the RPCs of one operation are sent. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,18 +49,14 @@ pub struct CallOptions {
     /// When the operation as a whole must be over; [`Time::MAX`] for no limit but its budget of retries.
     pub deadline: Time,
     /// The context of every request, but for region, epoch and peer, which routing fills in.
-    pub context: Shared<RequestContext>,
+    pub context: CallContext,
 }
 
 impl CallOptions {
     /// The defaults for calls that read or write a few keys.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        CallOptions {
-            timeout: config.call_timeout,
-            deadline: Time::MAX,
-            context: Shared::new(RequestContext::default()),
-        }
+        CallOptions { timeout: config.call_timeout, deadline: Time::MAX, context: CallContext::default() }
     }
 
     /// The same with the time limit for calls that scan or read many keys.
@@ -77,12 +73,10 @@ impl CallOptions {
         self
     }
 
-    /// The same with another context.
+    /// The same with another context. Fields of [`CallContext`] are cheaper to set there.
     #[must_use]
     pub fn with_context(mut self, update: impl FnOnce(&mut RequestContext)) -> Self {
-        let mut context = self.context.into_inner();
-        update(&mut context);
-        self.context = Shared::new(context);
+        self.context = self.context.updated(update);
         self
     }
 }

@@ -36,7 +36,7 @@ use crate::error::{CallFailure, Error, Execution, Fault, FaultKind};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
-use crate::request::{Access, RequestContext, RequestKind, Response, Shared, StoreRequest, StoreResponse};
+use crate::request::{Access, CallContext, RequestKind, Response, Shared, StoreRequest, StoreResponse};
 use crate::time::Time;
 
 /// A read with a smaller time limit than this asks other replicas when the limit has passed, without a pause. client-go:
@@ -247,8 +247,8 @@ impl<R: StoreRequest> RegionCall<R> {
         Poll::Pending
     }
 
-    fn request_context(&self, region: &Region, choice: &Choice, timeout: Duration) -> RequestContext {
-        let mut context = (*self.options.context).clone();
+    fn request_context(&self, region: &Region, choice: &Choice, timeout: Duration) -> CallContext {
+        let mut context = self.options.context.clone();
         context.region_id = region.ver_id.id;
         context.region_epoch = Some(region.ver_id.epoch());
         context.peer = region.replicas.get(choice.replica).map(|replica| replica.peer);

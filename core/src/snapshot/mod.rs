@@ -44,7 +44,7 @@ use crate::machine::Phases;
 use crate::timestamp::Timestamp;
 
 /// The machines of this floor that have phases.
-pub(crate) const PHASES: &[Phases] = &[scan_page::PHASES, get::PHASES, pass_locks::PHASES];
+pub(crate) const PHASES: &[&Phases] = &[&scan_page::PHASES, &get::PHASES, &pass_locks::PHASES];
 
 /// A value as it was committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -68,12 +68,9 @@ impl SnapshotOptions {
     /// The defaults, at `read_ts`.
     #[must_use]
     pub fn new(read_ts: Timestamp, config: &Config) -> Self {
-        // The common case, a get that meets no lock, sends this very context.
-        let call = CallOptions::new(config);
-        let max_execution_duration_ms = whole_ms(call.timeout);
         SnapshotOptions {
             read_ts,
-            call: call.with_context(|context| context.max_execution_duration_ms = max_execution_duration_ms),
+            call: CallOptions::new(config),
             batch_timeout: config.batch_call_timeout,
             first_timeout: None,
             need_commit_ts: false,
@@ -97,13 +94,14 @@ impl SnapshotOptions {
 
     /// How urgent the reads are.
     #[must_use]
-    pub fn priority(self, priority: Priority) -> Self {
+    pub fn priority(mut self, priority: Priority) -> Self {
         let priority = match priority {
             Priority::Low => kvrpcpb::CommandPri::Low,
             Priority::Normal => kvrpcpb::CommandPri::Normal,
             Priority::High => kvrpcpb::CommandPri::High,
         };
-        self.with_context(|context| context.set_priority(priority))
+        self.call.context.priority = priority.into();
+        self
     }
 
     /// Whether TiKV shall not keep what it read in its block cache: for large scans of cold data.
@@ -141,9 +139,9 @@ impl SnapshotOptions {
     /// Lets a store refuse reads that would wait longer than this, so that another replica serves them; zero for never.
     /// Rounded down to milliseconds. client-go: `SetLoadBasedReplicaReadThreshold`.
     #[must_use]
-    pub fn busy_threshold(self, threshold: Duration) -> Self {
-        let ms = u32::try_from(threshold.as_millis()).unwrap_or(0);
-        self.with_context(|context| context.busy_threshold_ms = ms)
+    pub fn busy_threshold(mut self, threshold: Duration) -> Self {
+        self.call.context.busy_threshold_ms = u32::try_from(threshold.as_millis()).unwrap_or(0);
+        self
     }
 
     /// Changes the context of all requests.
@@ -171,25 +169,18 @@ impl SnapshotOptions {
         read_through: &ReadThrough,
     ) -> CallOptions {
         let timeout = self.first_timeout.filter(|_| first).unwrap_or(timeout);
-        let call = self.call.clone().with_timeout(timeout);
+        let mut call = self.call.clone().with_timeout(timeout);
         let max_execution_duration_ms = whole_ms(timeout);
-        let own = &self.call.context;
-        let is_as_it_must_be = own.max_execution_duration_ms == max_execution_duration_ms
-            && !(met_lock && (own.stale_read || own.busy_threshold_ms != 0))
-            && own.resolved_locks.is_empty()
-            && own.committed_locks.is_empty()
-            && read_through.is_empty();
-        if is_as_it_must_be {
+        call.context.max_execution_duration_ms = max_execution_duration_ms;
+        if met_lock {
+            call.context.stale_read = false;
+            call.context.busy_threshold_ms = 0;
+        }
+        let names_locks = |rest: &RequestContext| !rest.resolved_locks.is_empty() || !rest.committed_locks.is_empty();
+        if read_through.is_empty() && !call.context.rest().is_some_and(names_locks) {
             return call;
         }
-        call.with_context(|context| {
-            context.max_execution_duration_ms = max_execution_duration_ms;
-            if met_lock {
-                context.stale_read = false;
-                context.busy_threshold_ms = 0;
-            }
-            read_through.write_into(context);
-        })
+        call.with_context(|context| read_through.write_into(context))
     }
 }
 

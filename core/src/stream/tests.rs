@@ -20,7 +20,7 @@ fn call(request: Request, deadline_ms: u64) -> Call {
         token: Token(0),
         store_id: 1,
         address: Arc::from("store-1"),
-        context: RequestContext { region_id: 7, ..Default::default() },
+        context: RequestContext { region_id: 7, ..Default::default() }.into(),
         request,
         deadline: Time::from_millis(deadline_ms),
     }

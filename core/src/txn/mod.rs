@@ -70,14 +70,14 @@ pub use pipelined::{
 pub use transaction::{Buffered, BufferedReads, Transaction, TxnState};
 
 /// The machines of this floor that have phases.
-pub(crate) const PHASES: &[Phases] = &[
-    heartbeat::PHASES,
-    commit_ts::PHASES,
-    commit::PHASES,
-    commit_primary::PHASES,
-    cleanup::PHASES,
-    prewrite::PHASES,
-    lock_keys::PHASES,
-    lock_keys_batch::PHASES,
-    pessimistic_rollback::PHASES,
+pub(crate) const PHASES: &[&Phases] = &[
+    &heartbeat::PHASES,
+    &commit_ts::PHASES,
+    &commit::PHASES,
+    &commit_primary::PHASES,
+    &cleanup::PHASES,
+    &prewrite::PHASES,
+    &lock_keys::PHASES,
+    &lock_keys_batch::PHASES,
+    &pessimistic_rollback::PHASES,
 ];

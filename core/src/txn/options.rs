@@ -118,11 +118,10 @@ impl CommitOptions {
 
     /// For the prewrites, and for the commit of the primary.
     pub(super) fn foreground(&self) -> CallOptions {
-        let (disk_full, txn_source) = (self.disk_full, self.txn_source);
-        self.of_writes(self.call.deadline).with_context(|context| {
-            context.disk_full_opt = disk_full.into();
-            context.txn_source = txn_source;
-        })
+        let mut call = self.of_writes(self.call.deadline);
+        call.context.disk_full_opt = self.disk_full.into();
+        call.context.txn_source = self.txn_source;
+        call
     }
 
     /// For the commit of the secondaries: as in the foreground, but nobody's deadline can stop it.
@@ -141,13 +140,12 @@ impl CommitOptions {
     }
 
     fn of_writes(&self, deadline: Time) -> CallOptions {
-        let call = CallOptions { deadline, ..self.call.clone() };
+        let mut call = CallOptions { deadline, ..self.call.clone() };
         // TiKV gives up first, so that its answer can still arrive.
         let execution_ms = u64::try_from(call.timeout.as_millis() * 2 / 3).unwrap_or(u64::MAX);
-        call.with_context(|context| {
-            context.priority = self.priority.into();
-            context.sync_log = self.sync_log;
-            context.max_execution_duration_ms = execution_ms;
-        })
+        call.context.priority = self.priority.into();
+        call.context.sync_log = self.sync_log;
+        call.context.max_execution_duration_ms = execution_ms;
+        call
     }
 }

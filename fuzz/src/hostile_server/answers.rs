@@ -25,7 +25,7 @@ pub(super) fn of_store(cluster: &mut Cluster, now: Time, call: &Call) -> Option<
     if *call.address != *address(call.store_id) {
         return Some(fault(FaultKind::Unreachable, Execution::NotSent));
     }
-    match cluster.handle_store(now, call.store_id, &call.context, call.request.clone()) {
+    match cluster.handle_store(now, call.store_id, &call.context.to_message(), call.request.clone()) {
         Served::Later(id) => {
             cluster.forget(id);
             None

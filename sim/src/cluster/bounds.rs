@@ -17,11 +17,11 @@ const EMPTY_GROUP: u8 = FULL - GROUP as u8;
 /// The transactional keys whose encodings lie within encoded bounds.
 #[must_use]
 pub fn txn_range(bounds: &KeyRange) -> KeyRange {
-    let start = first_key_from(bounds.start.as_slice());
+    let start = first_key_from(&bounds.start);
     if bounds.end.is_empty() {
         return KeyRange { start, end: Key::EMPTY };
     }
-    match first_key_from(bounds.end.as_slice()) {
+    match first_key_from(&bounds.end) {
         // Even the empty key lies after the bounds; as an end it would mean that there is none.
         end if end.is_empty() => KeyRange { start: NO_KEY, end: NO_KEY },
         end => KeyRange { start, end },
@@ -38,30 +38,31 @@ pub fn encoded(key: &[u8]) -> Key {
 }
 
 /// The smallest key whose encoding is not below `bound`.
-fn first_key_from(bound: &[u8]) -> Key {
-    let mut key = Vec::with_capacity(bound.len());
-    let mut rest = bound;
-    while let Some((group, after)) = rest.split_first_chunk::<{ GROUP + 1 }>() {
-        let (payload, marker) = (&group[..GROUP], group[GROUP]);
-        if marker == FULL {
-            key.extend_from_slice(payload);
-            rest = after;
-            continue;
-        }
-        let fitting = without_padding(payload).len();
-        let len =
-            usize::from(marker.saturating_sub(EMPTY_GROUP)) + usize::from(marker >= EMPTY_GROUP && !after.is_empty());
-        key.extend_from_slice(&payload[..len.clamp(fitting, GROUP)]);
-        return Key::from(key);
+fn first_key_from(bound: &Key) -> Key {
+    let full_groups = bound.as_slice().chunks_exact(GROUP + 1).take_while(|group| group[GROUP] == FULL).count();
+    let rest = &bound.as_slice()[full_groups * (GROUP + 1)..];
+    let last = &rest[..last_payload_len(rest)];
+    if full_groups == 0 {
+        return Key::from(bound.to_bytes().slice(..last.len()));
     }
-    key.extend_from_slice(without_padding(rest));
+    let mut key = Vec::with_capacity(full_groups * GROUP + last.len());
+    let groups = bound.as_slice().chunks_exact(GROUP + 1).take(full_groups);
+    groups.for_each(|group| key.extend_from_slice(&group[..GROUP]));
+    key.extend_from_slice(last);
     Key::from(key)
 }
 
-/// What zeroes at the end could be padding for.
-fn without_padding(group: &[u8]) -> &[u8] {
-    let len = group.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    &group[..len]
+/// How much of the last group is the key's: of the first group that is not full, or of what is left without a marker.
+fn last_payload_len(rest: &[u8]) -> usize {
+    let Some((group, after)) = rest.split_first_chunk::<{ GROUP + 1 }>() else { return len_without_padding(rest) };
+    let (payload, marker) = (&group[..GROUP], group[GROUP]);
+    let len = usize::from(marker.saturating_sub(EMPTY_GROUP)) + usize::from(marker >= EMPTY_GROUP && !after.is_empty());
+    len.clamp(len_without_padding(payload), GROUP)
+}
+
+/// Zeroes at the end could be padding.
+fn len_without_padding(group: &[u8]) -> usize {
+    group.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 #[cfg(test)]

@@ -108,15 +108,13 @@ impl Cluster {
             Ok(range) => range,
             Err(error) => return Some(region_error_reply(kind, *error)),
         };
-        // The storage wants some options of the context.
-        let request = request.with_context(context.clone());
         match self.execute_on(now, store_id, context, &range, &request) {
             Executed::Reply(reply) => {
                 self.plan_split_check(now, context.region_id, kind);
                 Some(reply)
             }
             Executed::Wait(wait) => {
-                let Request::PessimisticLock(request) = request else {
+                let Request::PessimisticLock(request) = request.with_context(context.clone()) else {
                     return Some(Err(Status::new(Code::Internal, "only lock requests can wait").into()));
                 };
                 self.wait_for_lock(now, call, store_id, request, *wait).map(|reply| Ok(reply.into()))
@@ -200,7 +198,7 @@ impl Cluster {
             ($($kind:ident)+) => {
                 match request {
                     $(Request::$kind(message) => {
-                        let handled = self.storage.handle(range, &**message);
+                        let handled = self.storage.handle_with_context(range, context, &**message);
                         self.finish(now, store_id, handled, Response::$kind)
                     })+
                     Request::Coprocessor(_) => Executed::Reply(coprocessor()),

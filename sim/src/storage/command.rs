@@ -18,7 +18,12 @@ pub trait Command: sealed::Sealed {
     type Response;
 
     #[doc(hidden)]
-    fn run(&self, storage: &mut Storage, region: &KeyRange) -> Handled<Self::Response>;
+    fn run(
+        &self,
+        storage: &mut Storage,
+        region: &KeyRange,
+        context: Option<&kvrpcpb::Context>,
+    ) -> Handled<Self::Response>;
 }
 
 mod sealed {
@@ -32,8 +37,13 @@ macro_rules! commands {
         impl Command for kvrpcpb::$request {
             type Response = kvrpcpb::$response;
 
-            fn run(&self, storage: &mut Storage, region: &KeyRange) -> Handled<Self::Response> {
-                storage.run(region, |cx| self.execute(cx))
+            fn run(
+                &self,
+                storage: &mut Storage,
+                region: &KeyRange,
+                context: Option<&kvrpcpb::Context>,
+            ) -> Handled<Self::Response> {
+                storage.run(region, context.or(self.context.as_deref()), |cx| self.execute(cx))
             }
         }
     )*};
@@ -99,11 +109,18 @@ pub(super) struct Context<'a> {
     pub(super) storage: &'a mut Storage,
     /// The keys that belong to the region asked.
     pub(super) region: &'a KeyRange,
+    /// The options that came with the request.
+    pub(super) options: Option<&'a kvrpcpb::Context>,
     pub(super) released: Vec<ReleasedLock>,
     pub(super) acquired: Vec<LockInfo>,
 }
 
 impl Context<'_> {
+    /// Whether an option is set.
+    pub(super) fn has_option(&self, option: impl FnOnce(&kvrpcpb::Context) -> bool) -> bool {
+        self.options.is_some_and(option)
+    }
+
     pub(super) fn begin(&mut self, start_ts: Timestamp) -> Txn<'_> {
         let Storage { data, max_ts, .. } = &mut *self.storage;
         Txn { data, max_ts, batch: Batch::new(start_ts) }

@@ -29,7 +29,7 @@ impl Execute for FlushRequest {
         if self.generation == 0 {
             return Err(Error::InTxn("generation should be greater than 0 for Flush requests"));
         }
-        let props = props_of(self);
+        let props = props_of(self, cx);
         let mut response = FlushResponse::default();
         // Any other error matters more than an assertion that does not hold.
         let mut failed_assertion = None;
@@ -54,7 +54,7 @@ impl Execute for FlushRequest {
     }
 }
 
-fn props_of(request: &FlushRequest) -> TxnProps {
+fn props_of(request: &FlushRequest, cx: &Context<'_>) -> TxnProps {
     let start_ts = Timestamp::from_version(request.start_ts);
     TxnProps {
         start_ts,
@@ -67,7 +67,7 @@ fn props_of(request: &FlushRequest) -> TxnProps {
         // Not zero, so that readers can push it.
         min_commit_ts: start_ts.next(),
         skip_constraint_check: false,
-        is_retry: request.context.as_ref().is_some_and(|context| context.is_retry_request),
+        is_retry: cx.has_option(|context| context.is_retry_request),
         assertion_level: request.assertion_level(),
         generation: request.generation,
     }
@@ -79,7 +79,7 @@ impl Execute for BufferBatchGetRequest {
     /// Answers in the order of keys, each key once. An empty value means that the transaction has deleted the key.
     fn execute(&self, cx: &mut Context<'_>) -> Result<BufferBatchGetResponse, Error> {
         let start_ts = Timestamp::from_version(self.version);
-        if !self.context.as_ref().is_some_and(|context| context.stale_read) {
+        if !cx.has_option(|context| context.stale_read) {
             cx.storage.max_ts.observe(start_ts);
         }
         let mut keys: Vec<Key> = self.keys.iter().cloned().map(Key::from).collect();

@@ -68,7 +68,7 @@ mod write;
 
 use tikv_core::key::{Key, KeyRange};
 use tikv_core::timestamp::Timestamp;
-use tikv_proto::kvrpcpb::{LockInfo, PessimisticLockRequest, PessimisticLockResponse};
+use tikv_proto::kvrpcpb::{self, LockInfo, PessimisticLockRequest, PessimisticLockResponse};
 
 pub use self::command::Command;
 use self::command::{Context, Reply};
@@ -190,20 +190,31 @@ impl Storage {
 
     /// Answers a request that was sent to the given region. See the [module](self) for what the caller has to check.
     pub fn handle<C: Command>(&mut self, region: &KeyRange, request: &C) -> Handled<C::Response> {
-        request.run(self, region)
+        request.run(self, region, None)
+    }
+
+    /// Answers a request whose context is not in it.
+    pub fn handle_with_context<C: Command>(
+        &mut self,
+        region: &KeyRange,
+        context: &kvrpcpb::Context,
+        request: &C,
+    ) -> Handled<C::Response> {
+        request.run(self, region, Some(context))
     }
 
     /// Tries a pessimistic lock request of force mode again, after it has waited: [`LockWait::is_force`].
     pub fn resume(&mut self, region: &KeyRange, request: &PessimisticLockRequest) -> Handled<PessimisticLockResponse> {
-        self.run(region, |cx| acquire_locks(request, cx, Attempt::Resumed))
+        self.run(region, None, |cx| acquire_locks(request, cx, Attempt::Resumed))
     }
 
     fn run<R: Reply>(
         &mut self,
         region: &KeyRange,
+        options: Option<&kvrpcpb::Context>,
         command: impl FnOnce(&mut Context<'_>) -> Result<R, Error>,
     ) -> Handled<R> {
-        let mut cx = Context { storage: self, region, released: Vec::new(), acquired: Vec::new() };
+        let mut cx = Context { storage: self, region, options, released: Vec::new(), acquired: Vec::new() };
         let result = command(&mut cx);
         let Context { released, acquired, .. } = cx;
         let mut response = R::default();

@@ -24,7 +24,7 @@ impl Execute for PrewriteRequest {
 
     fn execute(&self, cx: &mut Context<'_>) -> Result<PrewriteResponse, Error> {
         let mut mutations = mutations_of(self)?;
-        let mut props = props_of(self, cx.storage);
+        let mut props = props_of(self, cx);
         if props.for_update_ts.is_none() {
             skip_checks_of_empty_range(&mut mutations, &mut props, cx.storage);
         }
@@ -79,7 +79,7 @@ fn mutations_of(request: &PrewriteRequest) -> Result<Vec<KeyMutation>, Error> {
     Ok(mutations)
 }
 
-fn props_of(request: &PrewriteRequest, storage: &Storage) -> TxnProps {
+fn props_of(request: &PrewriteRequest, cx: &Context<'_>) -> TxnProps {
     let start_ts = Timestamp::from_version(request.start_version);
     let max_commit_ts = Timestamp::from_version(request.max_commit_ts);
     let commit = match (request.try_one_pc, request.use_async_commit) {
@@ -88,7 +88,7 @@ fn props_of(request: &PrewriteRequest, storage: &Storage) -> TxnProps {
         (false, false) => CommitKind::TwoPc,
     };
     let is_pessimistic = request.for_update_ts > 0;
-    let is_marked_retry = request.context.as_ref().is_some_and(|context| context.is_retry_request);
+    let is_marked_retry = cx.has_option(|context| context.is_retry_request);
     TxnProps {
         start_ts,
         for_update_ts: is_pessimistic.then(|| Timestamp::from_version(request.for_update_ts)),
@@ -99,7 +99,7 @@ fn props_of(request: &PrewriteRequest, storage: &Storage) -> TxnProps {
         min_commit_ts: Timestamp::from_version(request.min_commit_ts),
         skip_constraint_check: request.skip_constraint_check,
         // A transaction that is known to be committed must have been prewritten before.
-        is_retry: is_marked_retry || (is_pessimistic && storage.txn_status_cache.is_committed(start_ts)),
+        is_retry: is_marked_retry || (is_pessimistic && cx.storage.txn_status_cache.is_committed(start_ts)),
         assertion_level: request.assertion_level(),
         generation: 0,
     }

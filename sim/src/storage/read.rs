@@ -27,7 +27,7 @@ impl Execute for GetRequest {
     type Response = GetResponse;
 
     fn execute(&self, cx: &mut Context<'_>) -> Result<GetResponse, Error> {
-        let reader = Reader::new(self.context.as_deref(), self.version, &mut cx.storage.max_ts);
+        let reader = Reader::new(cx.options, self.version, &mut cx.storage.max_ts);
         let found = reader.get(&cx.storage.data, &self.key.clone().into(), self.need_commit_ts)?;
         let mut response = GetResponse { not_found: found.is_none(), ..GetResponse::default() };
         if let Some(Found { value, commit_ts }) = found {
@@ -43,7 +43,7 @@ impl Execute for BatchGetRequest {
 
     /// Answers with the keys that exist, in the order asked. An error of one key does not keep the others from being read.
     fn execute(&self, cx: &mut Context<'_>) -> Result<BatchGetResponse, Error> {
-        let reader = Reader::new(self.context.as_deref(), self.version, &mut cx.storage.max_ts);
+        let reader = Reader::new(cx.options, self.version, &mut cx.storage.max_ts);
         let mut pairs = Vec::new();
         for key in self.keys.iter().cloned().map(Key::from) {
             match reader.get(&cx.storage.data, &key, self.need_commit_ts) {

@@ -22,7 +22,7 @@ impl Execute for ScanRequest {
     type Response = ScanResponse;
 
     fn execute(&self, cx: &mut Context<'_>) -> Result<ScanResponse, Error> {
-        let mut reader = Reader::new(self.context.as_deref(), self.version, &mut cx.storage.max_ts);
+        let mut reader = Reader::new(cx.options, self.version, &mut cx.storage.max_ts);
         reader.key_only = self.key_only;
         let Some(range) = range_of(self, cx.region)? else { return Ok(ScanResponse::default()) };
         let mut scan = Scan {

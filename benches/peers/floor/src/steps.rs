@@ -107,6 +107,6 @@ fn entry(request: impl Into<Request>) -> Bytes {
         ..Default::default()
     };
     let mut buffer = BytesMut::new();
-    request.into().encode_batch_entry(&context, &mut buffer);
+    request.into().encode_batch_entry(&context.into(), &mut buffer);
     buffer.freeze()
 }

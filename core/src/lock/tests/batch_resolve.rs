@@ -45,9 +45,9 @@ fn each_region_is_told_once_how_all_transactions_ended_that_have_locks_there() {
         assert!(request.keys.is_empty() && request.start_version == 0);
         assert_eq!(request.txn_infos, [info(one, Timestamp::ZERO), info(two, ts(10_500))]);
     });
-    assert_eq!(script.last_call().context.region_id, 1);
+    assert_eq!(script.last_context().region_id, 1);
     script.expect_call(1, |request: &ResolveLockRequest| assert_eq!(request.txn_infos, [info(two, ts(10_500))]));
-    assert_eq!(script.last_call().context.region_id, 3);
+    assert_eq!(script.last_context().region_id, 3);
     script.reply(ResolveLockResponse::default());
     script.reply_to(both, ResolveLockResponse::default());
     assert_eq!(script.expect_done().result, Ok(()));
@@ -85,7 +85,7 @@ fn an_async_commit_whose_locks_are_all_there_is_committed() {
     script.expect_call(1, |request: &ResolveLockRequest| {
         assert_eq!(request.txn_infos, [info(start_ts, ts(10_200))]);
     });
-    assert_eq!(script.last_call().context.region_id, 1, "other regions have their turn");
+    assert_eq!(script.last_context().region_id, 1, "other regions have their turn");
     script.reply(ResolveLockResponse::default());
     assert_eq!(script.expect_done().result, Ok(()));
 }
@@ -146,9 +146,9 @@ fn locks_whose_region_has_split_are_released_where_they_are_now() {
     script.expect_call(1, |_: &ResolveLockRequest| {});
     script.region_error(epoch_not_match(vec![split(1, "".."d"), split(9, "d".."g")]));
     let first = script.expect_call(1, |request: &ResolveLockRequest| assert_eq!(request.txn_infos.len(), 1));
-    assert_eq!(script.last_call().context.region_id, 1);
+    assert_eq!(script.last_context().region_id, 1);
     script.expect_call(1, |request: &ResolveLockRequest| assert_eq!(request.txn_infos.len(), 1));
-    assert_eq!(script.last_call().context.region_id, 9);
+    assert_eq!(script.last_context().region_id, 9);
     script.reply(ResolveLockResponse::default());
     script.reply_to(first, ResolveLockResponse::default());
     assert_eq!(script.expect_done().result, Ok(()));

@@ -45,7 +45,7 @@ fn the_question_goes_to_the_primary_with_all_that_tikv_needs_to_judge() {
         assert!(request.is_txn_file && request.force_sync_commit);
         assert!(!request.rollback_if_not_exist);
     });
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert_eq!((context.region_id, context.max_execution_duration_ms), (2, 20_000));
 }
 
@@ -60,7 +60,7 @@ fn what_only_the_callers_own_reads_need_is_not_asked_with() {
     let met = lock("a", "k", ts(10_000));
     let mut script = script(CheckTxnStatus::of_lock(&met, ts(11_000), options, backoff()), ts(12_000));
     script.expect_call(1, |_: &CheckTxnStatusRequest| {});
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert_eq!(context.request_source, "external_Select");
     assert_eq!(context.isolation_level(), kvrpcpb::IsolationLevel::Si);
     assert!(!context.stale_read && context.resolved_locks.is_empty());
@@ -270,7 +270,7 @@ fn a_split_on_the_way_costs_nothing_but_another_call() {
     script.expect_call(1, |_: &CheckTxnStatusRequest| {});
     script.region_error(epoch_not_match(vec![split(2, "g".."j"), split(4, "j".."p")]));
     script.expect_call(1, |_: &CheckTxnStatusRequest| {});
-    assert_eq!(script.last_call().context.region_id, 4);
+    assert_eq!(script.last_context().region_id, 4);
     script.reply(committed(ts(10_100)));
     assert_eq!(script.expect_done().result, Ok(TxnStatus::Committed(ts(10_100))));
 }

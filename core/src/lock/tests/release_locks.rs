@@ -51,7 +51,7 @@ fn tikv_looks_for_the_locks_of_a_large_transaction_once_a_region() {
     let mut script = release(&["a", "b", "h"], Release::Finish(FinalStatus::RolledBack), Scope::Regions);
     for region in [1, 2] {
         script.expect_call(1, |request: &ResolveLockRequest| assert!(request.keys.is_empty()));
-        assert_eq!(script.last_call().context.region_id, region);
+        assert_eq!(script.last_context().region_id, region);
     }
     script.expect_nothing();
 }

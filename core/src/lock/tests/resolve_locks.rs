@@ -205,7 +205,7 @@ fn of_a_large_transaction_tikv_finds_the_locks_itself_once_a_region() {
     status(&mut script, committed(ts(10_900)));
     for region in [1, 3] {
         script.expect_call(1, |request: &ResolveLockRequest| assert!(request.keys.is_empty()));
-        assert_eq!(script.last_call().context.region_id, region);
+        assert_eq!(script.last_context().region_id, region);
         script.reply(ResolveLockResponse::default());
     }
     assert_eq!(script.expect_done().result, Ok(Resolution::default()));

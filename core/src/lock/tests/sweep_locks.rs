@@ -35,7 +35,7 @@ where
         assert_eq!((&request.start_key[..], &request.end_key[..]), (start.as_bytes(), end.as_bytes()));
         assert_eq!((request.max_version, request.limit), (safe_point().version(), limit));
     });
-    assert_eq!(script.last_call().context.region_id, region);
+    assert_eq!(script.last_context().region_id, region);
     token
 }
 

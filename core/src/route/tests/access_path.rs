@@ -7,7 +7,7 @@ use super::*;
 use crate::error::{Execution, Fault, FaultKind};
 use crate::knowledge::regions::Replica;
 use crate::machine::script::region;
-use crate::request::Shared;
+use crate::request::CallContext;
 
 /// What a store does instead of answering.
 #[derive(Clone, Copy, Debug)]
@@ -449,7 +449,7 @@ fn the_replicas_after_the_leader_are_probed_first() {
 #[test]
 fn a_region_that_makes_no_sense_has_no_replica_to_offer() {
     let nonsense = Region { replicas: Vec::new(), ..region(1, "".."") };
-    let options = CallOptions { context: Shared::new(Default::default()), ..options() };
+    let options = CallOptions { context: CallContext::default(), ..options() };
     let call = RegionCall::to_region(Arc::new(nonsense), get_request(), options, budget_of(40));
     let mut script = Script::with_knowledge(call, one_region());
     back_off(&mut script, BackoffKind::RegionMiss);

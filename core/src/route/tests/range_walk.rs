@@ -158,7 +158,7 @@ fn a_split_on_the_way_is_walked_over_without_a_gap() {
         for (index, part) in parts.into_iter().enumerate() {
             expect(&mut script, part);
             // The first was part of a request before; what comes after it was not.
-            assert_eq!(script.last_call().context.is_retry_request, index == 0);
+            assert_eq!(script.last_context().is_retry_request, index == 0);
             reply(&mut script);
         }
         assert!(script.expect_done().is_ok());

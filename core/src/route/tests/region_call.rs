@@ -45,7 +45,7 @@ fn a_request_names_its_region_and_peer_and_keeps_the_options() {
         max_execution_duration_ms: 30_000,
         ..Default::default()
     };
-    assert_eq!(call.context, expected);
+    assert_eq!(call.context.to_message(), expected);
     script.reply(kvrpcpb::GetResponse { value: "v".into(), ..Default::default() });
     let end = script.expect_done();
     assert_eq!(end.result.expect("answered").value, "v");
@@ -62,7 +62,7 @@ fn the_server_may_work_no_longer_than_the_client_waits() {
         let options = options().with_timeout(timeout);
         let mut script = script(options.with_context(|context| context.max_execution_duration_ms = limit));
         expect_get(&mut script, 1);
-        assert_eq!(script.last_call().context.max_execution_duration_ms, expected);
+        assert_eq!(script.last_context().max_execution_duration_ms, expected);
     }
 }
 
@@ -71,7 +71,7 @@ fn a_repetition_is_marked_as_one() {
     let mut script = script(options());
     for attempt in 0..3 {
         expect_get(&mut script, 1);
-        assert_eq!(script.last_call().context.is_retry_request, attempt > 0);
+        assert_eq!(script.last_context().is_retry_request, attempt > 0);
         script.region_error(busy("", 1));
         back_off(&mut script, BackoffKind::TikvServerBusy);
     }
@@ -82,10 +82,10 @@ fn what_was_in_an_earlier_call_is_a_repetition_from_the_start() {
     let knowledge = one_region();
     let mut marked = Script::with_knowledge(get(&knowledge, options()).as_retry(false).as_retry(true), knowledge);
     expect_get(&mut marked, 1);
-    assert!(marked.last_call().context.is_retry_request);
+    assert!(marked.last_context().is_retry_request);
     let mut told = script(options().with_context(|context| context.is_retry_request = true));
     expect_get(&mut told, 1);
-    assert!(told.last_call().context.is_retry_request);
+    assert!(told.last_context().is_retry_request);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn no_attempt_outlasts_the_deadline_of_the_operation() {
     script.region_error(not_leader(Some(peer(1, 2))));
     expect_get(&mut script, 2);
     assert_eq!(script.last_call().timeout(script.now()), Duration::from_millis(1_500));
-    assert_eq!(script.last_call().context.max_execution_duration_ms, 1_500);
+    assert_eq!(script.last_context().max_execution_duration_ms, 1_500);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_region_that_is_gone_after_a_sleep_is_not_asked_again() {
     free.knowledge.regions.insert(free.now(), newer);
     back_off(&mut free, BackoffKind::TikvServerBusy);
     expect_get(&mut free, 1);
-    assert_eq!(free.last_call().context.region_epoch.map(|epoch| epoch.version), Some(2));
+    assert_eq!(free.last_context().region_epoch.map(|epoch| epoch.version), Some(2));
 }
 
 #[test]

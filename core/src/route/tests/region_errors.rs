@@ -255,7 +255,7 @@ fn a_call_to_a_key_locates_it_again_by_itself() {
             script.pd(the_store(pd_store(1)));
         }
         script.expect_call(1, |_: &kvrpcpb::GetRequest| {});
-        let context = &script.last_call().context;
+        let context = &script.last_context();
         assert_eq!((context.region_id, context.is_retry_request), (7, true), "{}", row.name);
         script.reply(kvrpcpb::GetResponse::default());
         let end = script.expect_done();
@@ -297,7 +297,7 @@ fn a_split_is_learnt_from_the_store_that_tells_of_it() {
     script.region_error(epoch_not_match(vec![region_meta(1, 2, "".."g"), region_meta(2, 2, "g".."")]));
     // Without a question to PD, and to the store that told of it.
     script.expect_call(2, |_: &kvrpcpb::GetRequest| {});
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert_eq!(
         (context.region_id, context.region_epoch, context.is_retry_request),
         (2, Some(metapb::RegionEpoch { conf_ver: 1, version: 2 }), true)

@@ -93,7 +93,7 @@ fn read(keys: &[&str], knowledge: Knowledge) -> Script<ReadAll> {
 /// Expects the request for these keys of a region, and returns its token.
 fn expect(script: &mut Script<ReadAll>, region: u64, keys: &[&str]) -> Token {
     let token = script.expect_call(1, |request: &Request| assert_eq!(request.keys, keys));
-    assert_eq!(script.last_call().context.region_id, region);
+    assert_eq!(script.last_context().region_id, region);
     token
 }
 
@@ -159,9 +159,9 @@ fn a_share_whose_region_has_split_is_divided_anew_and_alone() {
     let response = Response::of_region_error(crate::request::RequestKind::RawBatchGet, split).expect("regional");
     script.event(first, Event::Reply(Ok(response)));
     let left = expect(&mut script, 1, &["a"]);
-    assert!(script.last_call().context.is_retry_request, "the keys were in a request before");
+    assert!(script.last_context().is_retry_request, "the keys were in a request before");
     let right = expect(&mut script, 4, &["c", "e"]);
-    assert!(script.last_call().context.is_retry_request);
+    assert!(script.last_context().is_retry_request);
     for call in [right, other, left] {
         script.reply_to(call, answer());
     }

@@ -36,7 +36,7 @@ fn refused_for_lock(key: &'static str, start_ms: u64) -> BatchGetResponse {
 fn keys_go_to_their_regions_side_by_side_and_come_back_in_order() {
     let mut script = batch_get(&["z", "b", "h", "a"]);
     let first = expect(&mut script, &["a", "b"]);
-    assert_eq!(script.last_call().context.max_execution_duration_ms, 60_000);
+    assert_eq!(script.last_context().max_execution_duration_ms, 60_000);
     let second = expect(&mut script, &["h"]);
     let third = expect(&mut script, &["z"]);
     script.reply_to(third, pairs(vec![kv("z", "4")]));
@@ -92,7 +92,7 @@ fn only_the_locked_keys_are_asked_for_again() {
     script.expect_spawn();
     script.reply_to(second, pushed(10_100));
     expect(&mut script, &["b", "d"]);
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert_eq!(context.committed_locks, versions(&[10_000]));
     assert_eq!(context.resolved_locks, versions(&[10_100]));
     script.reply(pairs(vec![kv("b", "2")]));
@@ -127,7 +127,7 @@ fn what_one_region_teaches_is_told_to_the_next_request_of_another() {
     script.reply_to(second, pairs(vec![locked_pair("z", 10_000)]));
     status(&mut script, pushed(10_000));
     expect(&mut script, &["z"]);
-    assert_eq!(script.last_call().context.resolved_locks, versions(&[10_000]));
+    assert_eq!(script.last_context().resolved_locks, versions(&[10_000]));
     script.expect_nothing();
 }
 
@@ -166,7 +166,7 @@ fn a_split_sends_the_keys_of_that_request_to_their_new_regions() {
     expect(&mut script, &["h", "k"]);
     script.region_error(epoch_not_match(vec![split(2, "g".."j"), split(4, "j".."p")]));
     let tokens = [expect(&mut script, &["h"]), expect(&mut script, &["k"])];
-    assert_eq!(script.last_call().context.region_id, 4);
+    assert_eq!(script.last_context().region_id, 4);
     for (token, (key, text)) in tokens.into_iter().zip([("h", "1"), ("k", "2")]) {
         script.reply_to(token, pairs(vec![kv(key, text)]));
     }

@@ -39,7 +39,7 @@ fn a_value_is_read_at_the_snapshots_timestamp() {
         assert_eq!(request.version, ts(READ_MS).version());
         assert!(!request.need_commit_ts);
     });
-    assert_eq!(script.last_call().context.max_execution_duration_ms, 30_000);
+    assert_eq!(script.last_context().max_execution_duration_ms, 30_000);
     script.reply(found("v"));
     assert_eq!(script.expect_done().result, Ok(Some(value("v"))));
 }
@@ -67,7 +67,7 @@ fn every_option_reaches_tikv() {
         .busy_threshold(Duration::from_millis(50));
     let mut script = get_with(options, fresh());
     script.expect_call(1, |_: &GetRequest| {});
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert_eq!(context.isolation_level(), kvrpcpb::IsolationLevel::Rc);
     assert_eq!(context.priority(), kvrpcpb::CommandPri::High);
     assert!(context.not_fill_cache);
@@ -134,7 +134,7 @@ fn a_transaction_that_committed_before_is_read_through() {
     status(&mut script, committed(READ_MS));
     script.expect_spawn();
     script.expect_call(1, |_: &GetRequest| {});
-    assert_eq!(script.last_call().context.committed_locks, versions(&[10_000]));
+    assert_eq!(script.last_context().committed_locks, versions(&[10_000]));
     script.reply(found("v"));
     let read = script.expect_done();
     assert_eq!(learnt(&read), (vec![], vec![ts(10_000)]));
@@ -149,7 +149,7 @@ fn what_committed_later_or_never_is_ignored() {
         status(&mut script, response);
         script.expect_spawn();
         script.expect_call(1, |_: &GetRequest| {});
-        assert_eq!(script.last_call().context.resolved_locks, versions(&[10_000]));
+        assert_eq!(script.last_context().resolved_locks, versions(&[10_000]));
         script.reply(found("old"));
         let read = script.expect_done();
         assert_eq!(learnt(&read), (vec![ts(10_000)], vec![]));
@@ -162,7 +162,7 @@ fn a_transaction_that_was_pushed_behind_the_read_is_ignored_while_it_lives() {
     meets_lock(&mut script, 10_000);
     status(&mut script, pushed(10_000));
     script.expect_call(1, |_: &GetRequest| {});
-    assert_eq!(script.last_call().context.resolved_locks, versions(&[10_000]));
+    assert_eq!(script.last_context().resolved_locks, versions(&[10_000]));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn what_the_snapshot_knows_already_goes_with_the_first_request() {
     known.ignore(ts(9_000));
     let mut script = get_with(options(), known.of_transaction(ts(READ_MS)));
     script.expect_call(1, |_: &GetRequest| {});
-    assert_eq!(script.last_call().context.resolved_locks, versions(&[9_000, READ_MS]));
+    assert_eq!(script.last_context().resolved_locks, versions(&[9_000, READ_MS]));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn what_is_known_at_another_timestamp_does_not_count() {
     known.ignore(ts(4_000));
     let mut script = get_with(options(), known);
     script.expect_call(1, |_: &GetRequest| {});
-    assert!(script.last_call().context.resolved_locks.is_empty());
+    assert!(script.last_context().resolved_locks.is_empty());
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_read_of_the_newest_version_is_held_up_by_the_first_transaction_only() {
     // Whoever locked the key since then commits after the read began.
     meets_lock(&mut script, 11_500);
     script.expect_call(1, |_: &GetRequest| {});
-    assert_eq!(script.last_call().context.resolved_locks, versions(&[11_500]));
+    assert_eq!(script.last_context().resolved_locks, versions(&[11_500]));
     script.reply(GetResponse { error: locked("b", 10_000), ..Default::default() });
     script.expect_call(1, |request: &CheckTxnStatusRequest| assert_eq!(request.lock_ts, ts(10_000).version()));
 }
@@ -277,7 +277,7 @@ fn a_read_of_the_newest_version_waits_for_an_async_commit_that_may_be_done() {
     status(&mut script, unexpired);
     script.expect_spawn();
     script.expect_call(1, |_: &GetRequest| {});
-    assert_eq!(script.last_call().context.committed_locks, versions(&[10_000]));
+    assert_eq!(script.last_context().committed_locks, versions(&[10_000]));
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_read_at_a_timestamp_is_held_up_by_every_transaction() {
         script.reply(pushed(start_ms));
     }
     script.expect_call(1, |_: &GetRequest| {});
-    assert_eq!(script.last_call().context.resolved_locks, versions(&[10_000, 10_100]));
+    assert_eq!(script.last_context().resolved_locks, versions(&[10_000, 10_100]));
 }
 
 #[test]
@@ -322,12 +322,12 @@ fn after_a_lock_only_the_leader_is_asked() {
     let options = options().busy_threshold(Duration::from_millis(50)).with_context(|context| context.stale_read = true);
     let mut script = get_with(options, fresh());
     script.expect_call(1, |_: &GetRequest| {});
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert!(context.stale_read && context.busy_threshold_ms == 50);
     script.reply(GetResponse { error: locked("b", 10_000), ..Default::default() });
     status(&mut script, pushed(10_000));
     script.expect_call(1, |_: &GetRequest| {});
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert!(!context.stale_read && context.busy_threshold_ms == 0);
 }
 
@@ -351,7 +351,7 @@ fn a_split_on_the_way_is_followed() {
     script.expect_call(1, |_: &GetRequest| {});
     script.region_error(epoch_not_match(vec![split(4, "".."b"), split(1, "b".."g")]));
     script.expect_call(1, |_: &GetRequest| {});
-    assert_eq!(script.last_call().context.region_epoch.map(|epoch| epoch.version), Some(2));
+    assert_eq!(script.last_context().region_epoch.map(|epoch| epoch.version), Some(2));
     script.reply(found("v"));
     assert_eq!(script.expect_done().result, Ok(Some(value("v"))));
 }

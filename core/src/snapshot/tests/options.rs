@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::key::{Direction, KeyRange};
 use crate::machine::{Command, Event};
 use crate::route::CallOptions;
-use crate::snapshot::{BatchGet, Get, Scan};
+use crate::snapshot::{BatchGet, Get, Isolation, Scan};
 use crate::time::Time;
 
 fn next(options: &SnapshotOptions, known: &ReadThrough) -> CallOptions {
@@ -30,16 +30,20 @@ fn the_next_request_tells_only_what_is_known_now() {
     let mut known = fresh();
     known.ignore(ts(1));
     let told = next(&options(), &known);
-    assert_eq!(told.context.resolved_locks, versions(&[1]));
+    assert_eq!(told.context.to_message().resolved_locks, versions(&[1]));
     let options = options().with_context(|context| context.resolved_locks = versions(&[2]));
-    assert!(next(&options, &fresh()).context.resolved_locks.is_empty(), "not what somebody left in the context");
+    assert!(
+        next(&options, &fresh()).context.to_message().resolved_locks.is_empty(),
+        "not what somebody left in the context"
+    );
 }
 
 #[test]
-fn a_read_that_meets_no_lock_sends_the_context_as_it_is() {
-    let options = options();
-    assert_eq!(next(&options, &fresh()).context, options.call.context);
-    assert_eq!(options.call.context.max_execution_duration_ms, 30_000);
+fn a_read_that_meets_no_lock_sends_the_context_as_it_is_with_a_time_limit() {
+    let options = options().isolation(Isolation::ReadCommitted);
+    let mut expected = options.call.context.clone();
+    expected.max_execution_duration_ms = 30_000;
+    assert_eq!(next(&options, &fresh()).context, expected);
 }
 
 /// PD does not answer until the deadline has passed.

@@ -118,7 +118,7 @@ mod one_page {
     fn a_reverse_scan_whose_upper_bound_is_a_regions_start_begins_in_the_region_before() {
         let mut script = reverse("b", "p", 2);
         expect(&mut script, "p", "g", 2);
-        assert_eq!(script.last_call().context.region_id, 2);
+        assert_eq!(script.last_context().region_id, 2);
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod one_page {
             assert!(request.start_key.len() > 8 * 1024 && request.start_key.iter().all(|byte| *byte == u8::MAX));
             assert_eq!(request.end_key, "p");
         });
-        assert_eq!(script.last_call().context.region_id, 3);
+        assert_eq!(script.last_context().region_id, 3);
         script.reply(pairs(vec![kv("z", "1")]));
         ends(&mut script, vec![pair("z", "1")], next("", "p", Direction::Reverse));
     }
@@ -157,7 +157,7 @@ mod one_page {
             assert!(request.key_only);
             assert_eq!(request.sample_step, 5);
         });
-        assert_eq!(script.last_call().context.max_execution_duration_ms, 60_000);
+        assert_eq!(script.last_context().max_execution_duration_ms, 60_000);
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod one_page {
         expect(&mut script, "g", "b", 2);
         script.region_error(epoch_not_match(vec![split(1, "".."e"), split(4, "e".."g")]));
         expect(&mut script, "g", "e", 2);
-        assert_eq!(script.last_call().context.region_id, 4);
+        assert_eq!(script.last_context().region_id, 4);
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod locks {
         script.reply(response);
         status(&mut script, pushed(10_000));
         expect(&mut script, "c", "g", 2);
-        assert_eq!(script.last_call().context.resolved_locks, versions(&[10_000]));
+        assert_eq!(script.last_context().resolved_locks, versions(&[10_000]));
         script.reply(pairs(vec![kv("c", "1"), kv("e", "2")]));
         ends(&mut script, vec![pair("c", "1"), pair("e", "2")], next("e\0", "z", Direction::Forward));
     }
@@ -261,7 +261,7 @@ mod locks {
         script.reply_to(second, rolled_back());
         script.expect_spawn();
         script.expect_call(1, |request: &BatchGetRequest| assert_eq!(request.keys, ["c", "e", "f"]));
-        let context = &script.last_call().context;
+        let context = &script.last_context();
         assert_eq!(context.committed_locks, versions(&[10_000]));
         assert_eq!(context.resolved_locks, versions(&[10_100]));
         script.reply(batch(vec![kv("c", "1"), kv("e", "3")]));
@@ -371,7 +371,7 @@ mod many_pages {
         expect(&mut script, "c", "g", 2);
         script.reply(pairs(vec![]));
         expect(&mut script, "g", "p", 2);
-        assert_eq!(script.last_call().context.resolved_locks, versions(&[10_000]));
+        assert_eq!(script.last_context().resolved_locks, versions(&[10_000]));
     }
 
     #[test]

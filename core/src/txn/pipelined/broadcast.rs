@@ -69,7 +69,7 @@ impl Broadcast {
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.in_flight.len() < CONCURRENCY {
             let Some((store, address)) = self.left.pop_front() else { break };
-            let context = (*self.options.context).clone();
+            let context = self.options.context.clone();
             let request: Request = BroadcastTxnStatusRequest::wrap(self.request.clone());
             self.in_flight.insert(cx.call(store, address, context, request, TIMEOUT));
         }

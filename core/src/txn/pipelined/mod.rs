@@ -41,5 +41,11 @@ pub use transaction::{FlushDue, PipelinedTransaction};
 use crate::machine::Phases;
 
 /// The machines of this folder that have phases.
-pub(crate) const PHASES: &[Phases] =
-    &[flush::PHASES, flush_batch::PHASES, own_read::PHASES, commit::PHASES, finish::PHASES, resolve_flushed::PHASES];
+pub(crate) const PHASES: &[&Phases] = &[
+    &flush::PHASES,
+    &flush_batch::PHASES,
+    &own_read::PHASES,
+    &commit::PHASES,
+    &finish::PHASES,
+    &resolve_flushed::PHASES,
+];

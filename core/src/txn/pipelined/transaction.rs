@@ -136,7 +136,7 @@ impl PipelinedTransaction {
         pipelined: PipelinedOptions,
     ) -> Result<Self, Error> {
         pipelined.check()?;
-        if options.call.context.request_source.is_empty() {
+        if options.call.context.rest().is_none_or(|rest| rest.request_source.is_empty()) {
             options.call = options.call.with_context(|context| context.request_source = REQUEST_SOURCE.to_owned());
         }
         let limits = TxnLimits { total_bytes: u64::MAX, ..TxnLimits::new(config) };

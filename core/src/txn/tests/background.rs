@@ -122,7 +122,7 @@ fn a_rollback_frees_space_and_needs_no_leave_to_write_to_a_full_disk() {
     options.priority = kvrpcpb::CommandPri::Low;
     let mut script = Script::with_knowledge(cleanup_of(["a"], options), two_regions());
     script.expect_call(1, |_: &kvrpcpb::BatchRollbackRequest| {});
-    let context = &script.last_call().context;
+    let context = &script.last_context();
     assert_eq!(context.disk_full_opt(), kvrpcpb::DiskFullOpt::NotAllowedOnFull);
     assert_eq!((context.txn_source, context.priority()), (0, kvrpcpb::CommandPri::Low));
 }

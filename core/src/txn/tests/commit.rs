@@ -288,7 +288,7 @@ fn a_region_that_splits_before_the_commit_takes_secondaries_with_it() {
     let mut script = committing(["a", "h"]);
     script.region_error(split_into([(2, "".."f"), (4, "f".."m")]));
     script.expect_call(1, |request: &kvrpcpb::CommitRequest| assert_eq!(names(&request.keys), ["a"]));
-    assert!(script.last_call().context.is_retry_request);
+    assert!(script.last_context().is_retry_request);
     script.reply(kvrpcpb::CommitResponse::default());
     let secondaries = script.expect_spawn();
     assert_eq!(when(script.expect_done()), committed_at(ts(2_000)));

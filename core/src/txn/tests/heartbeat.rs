@@ -230,5 +230,5 @@ fn it_follows_its_primary_to_another_region() {
     script.expect_call(1, |_: &kvrpcpb::TxnHeartBeatRequest| {});
     script.region_error(split_into([(4, "".."f"), (2, "f".."m")]));
     script.expect_call(1, |beat: &kvrpcpb::TxnHeartBeatRequest| assert_eq!(beat.advise_lock_ttl, 30_000));
-    assert_eq!(script.last_call().context.region_id, 4);
+    assert_eq!(script.last_context().region_id, 4);
 }

@@ -64,7 +64,7 @@ fn unless_an_earlier_request_was_not_answered() {
     script.expect_sleep(|_, _| {});
     script.wake();
     let lock = script.expect_call(2, |_: &PessimisticLockRequest| {});
-    assert!(script.last_call().context.is_retry_request);
+    assert!(script.last_context().is_retry_request);
     refuse_lock(&mut script, lock, exists("a"));
     assert_eq!(released(script.expect_spawn()).0, ["a", "a"]);
     script.expect_done().expect_err("refused");
@@ -190,7 +190,7 @@ fn keys_of_a_region_that_has_split_are_locked_in_its_parts() {
     script.region_error(split_into([(2, "".."b"), (4, "b".."m")]));
     for key in ["a", "b"] {
         let lock = expect_lock(&mut script, &[key], ts(2_000));
-        assert!(script.last_call().context.is_retry_request);
+        assert!(script.last_context().is_retry_request);
         script.reply_to(lock, PessimisticLockResponse::default());
         if key == "a" {
             // Both were asked for side by side.

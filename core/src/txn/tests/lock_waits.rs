@@ -45,7 +45,7 @@ fn it_is_gone(script: &mut Script<LockKeys>) {
 
 fn expect_retry(script: &mut Script<LockKeys>, key: &str) -> Token {
     let lock = expect_lock(script, &[key], ts(2_000));
-    assert!(script.last_call().context.is_retry_request);
+    assert!(script.last_context().is_retry_request);
     lock
 }
 
@@ -184,7 +184,7 @@ fn keys_in_conflict_are_tried_again_at_a_newer_timestamp_and_the_others_stay_loc
     script.expect_nothing();
     script.timestamp(ts(2_200));
     let again = expect_lock(&mut script, &["z"], ts(2_200));
-    assert!(script.last_call().context.is_retry_request);
+    assert!(script.last_context().is_retry_request);
     accept_lock(&mut script, again);
     let locked = end_lock(&mut script, &mut txn).expect("locked");
     assert_eq!(locked.keys.iter().map(|key| key.lock_ts).collect::<Vec<_>>(), [ts(2_000), ts(2_200)]);

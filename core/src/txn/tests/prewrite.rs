@@ -73,13 +73,13 @@ fn options_travel_in_the_context_of_prewrites_and_commits() {
         assert_eq!(context.max_execution_duration_ms, 20_000);
     };
     let (first, second) = (expect_prewrite(&mut script, &["a"]), expect_prewrite(&mut script, &["z"]));
-    check(&script.last_call().context);
+    check(&script.last_context());
     accept_prewrite(&mut script, first);
     accept_prewrite(&mut script, second);
     script.expect_timestamp();
     script.timestamp(ts(2_000));
     expect_commit(&mut script, &["a"], ts(2_000));
-    check(&script.last_call().context);
+    check(&script.last_context());
 }
 
 #[test]

@@ -15,12 +15,12 @@ fn bounds_that_are_encodings_are_decoded() {
 
 #[test]
 fn a_bound_that_is_no_encoding_lies_between_two_keys() {
-    assert_eq!(first_key_from(b"m"), Key::from("m"));
+    assert_eq!(first_key_from(&Key::from(b"m")), Key::from("m"));
     // Above the encoding of "m", and below that of the next key.
-    assert_eq!(first_key_from(b"m\0\0\0\0\0\0\0\xF8\x01"), Key::from(b"m\0"));
-    assert_eq!(first_key_from(b"m\0\0\0\0\0\0\0\xF7"), Key::from("m"));
-    assert_eq!(first_key_from(b"m\0\0\0\0\0\0\0\x01"), Key::from("m"));
-    assert_eq!(first_key_from(b"12345678\xFE"), Key::from("12345678"));
+    assert_eq!(first_key_from(&Key::from(b"m\0\0\0\0\0\0\0\xF8\x01")), Key::from(b"m\0"));
+    assert_eq!(first_key_from(&Key::from(b"m\0\0\0\0\0\0\0\xF7")), Key::from("m"));
+    assert_eq!(first_key_from(&Key::from(b"m\0\0\0\0\0\0\0\x01")), Key::from("m"));
+    assert_eq!(first_key_from(&Key::from(b"12345678\xFE")), Key::from("12345678"));
 }
 
 #[test]

@@ -197,7 +197,8 @@ impl World {
             self.reply(&sent, refusal);
             return Ok(());
         }
-        let served = self.cluster.handle_store(self.now, sent.store, &sent.call.context, sent.call.request.clone());
+        let (context, request) = (sent.call.context.to_message(), sent.call.request.clone());
+        let served = self.cluster.handle_store(self.now, sent.store, &context, request);
         self.observe_changes(Some(Node::Store(sent.store)))?;
         match served {
             Served::Answered(reply) => {

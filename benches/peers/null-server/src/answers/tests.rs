@@ -1,4 +1,4 @@
-use tikv_core::request::{RequestContext, Response};
+use tikv_core::request::{CallContext, Response};
 use tikv_proto::kvrpcpb::{CommitRequest, GetRequest, RawBatchGetRequest, RawPutRequest};
 use tikv_proto::tikvpb::BatchCommandsResponse;
 
@@ -7,7 +7,7 @@ use super::*;
 fn answered(request: impl Into<Request>) -> Response {
     let request = request.into();
     let mut body = BytesMut::new();
-    request.encode_with_context(&RequestContext::default(), &mut body);
+    request.encode_with_context(&CallContext::default(), &mut body);
     let answer = Answers::new().answer(request.kind(), body.freeze()).expect("a request");
     request.kind().decode_response(answer).expect("a response")
 }
@@ -59,7 +59,7 @@ fn the_answers_of_a_frame_are_in_its_order_and_have_its_ids() {
         [RawPutRequest::default().into(), GetRequest::default().into(), CommitRequest::default().into()];
     let mut frame = BytesMut::new();
     for request in &requests {
-        assert!(request.encode_batch_entry(&RequestContext::default(), &mut frame));
+        assert!(request.encode_batch_entry(&CallContext::default(), &mut frame));
     }
     encoding::uint64::encode_packed(field::IDS, &[5, 6, 300], &mut frame);
     let reply = Answers::new().answer_frame(frame.freeze()).expect("a frame");

@@ -80,13 +80,14 @@ impl Model {
     /// What a store does with a request.
     fn execute(&mut self, call: &Call) -> Response {
         self.regions.change(&mut self.rng);
-        let range = match self.regions.check(&call.context, &mut self.rng) {
+        let context = call.context.to_message();
+        let range = match self.regions.check(&context, &mut self.rng) {
             Ok(range) => range,
             Err(error) => return Response::of_region_error(call.request.kind(), *error).expect("a regional command"),
         };
         let view = View {
-            ignored: call.context.resolved_locks.clone(),
-            accessible: if self.hides_locked_values { Vec::new() } else { call.context.committed_locks.clone() },
+            ignored: context.resolved_locks,
+            accessible: if self.hides_locked_values { Vec::new() } else { context.committed_locks },
         };
         match &call.request {
             Request::Get(request) => self.get(request, &range, &view).into(),

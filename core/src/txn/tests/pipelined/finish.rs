@@ -29,7 +29,7 @@ fn expect_resolve(script: &mut Script<BackgroundMachine>, region: u64) -> Token 
         assert_eq!((request.start_version, request.commit_version), (start_ts().version(), 0));
         assert!(request.keys.is_empty() && request.txn_infos.is_empty());
     });
-    assert_eq!(script.last_call().context.region_id, region);
+    assert_eq!(script.last_context().region_id, region);
     token
 }
 

@@ -153,7 +153,7 @@ fn a_lock_of_an_older_transaction_is_resolved_and_one_of_a_younger_is_a_conflict
         script.reply(kvrpcpb::ResolveLockResponse::default());
     }
     let again = expect_flush(&mut script, &["a"], 1);
-    assert!(script.last_call().context.is_retry_request);
+    assert!(script.last_context().is_retry_request);
     refuse_flush(&mut script, again, is_locked(locked_by(ts(1_001), "a", "a")));
     assert!(matches!(failed(script), Error::WriteConflict(_)));
 }
@@ -243,7 +243,7 @@ fn a_flush_follows_its_keys_through_a_split() {
     script.region_error(split_into([(2, "".."f"), (4, "f".."m")]));
     let first = expect_flush(&mut script, &["a"], 1);
     let second = expect_flush(&mut script, &["h"], 1);
-    assert!(script.last_call().context.is_retry_request);
+    assert!(script.last_context().is_retry_request);
     accept_flush(&mut script, second);
     accept_flush(&mut script, first);
     let beats = expect_beats(&mut script, 10);

@@ -22,7 +22,7 @@ fn expect_snapshot_get(script: &mut Script<OwnRead>, keys: &[&str]) -> Token {
         assert_eq!(names(&request.keys), keys);
         assert_eq!(request.version, start_ts().version());
     });
-    assert_eq!(script.last_call().context.resolved_locks, [start_ts().version()], "its own locks hide nothing from it");
+    assert_eq!(script.last_context().resolved_locks, [start_ts().version()], "its own locks hide nothing from it");
     token
 }
 

@@ -196,12 +196,12 @@ fn it_does_not_commit_while_it_flushes() {
 #[test]
 fn the_requests_say_where_they_come_from_unless_the_caller_does() {
     let txn = pipelined_txn();
-    assert_eq!(txn.options().call.context.request_source, "external_pdml");
+    assert_eq!(txn.options().call.context.to_message().request_source, "external_pdml");
     let mut own = options();
     own.call = own.call.with_context(|context| context.request_source = "mine".into());
     let (config, began) = (Config::default(), Time::ZERO);
     let txn = PipelinedTransaction::new(&config, start_ts(), began, own, PipelinedOptions::default()).expect("options");
-    assert_eq!(txn.options().call.context.request_source, "mine");
+    assert_eq!(txn.options().call.context.to_message().request_source, "mine");
 }
 
 /// T_sleep / (T_sleep + T_flush) is the ratio.
