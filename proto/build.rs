@@ -31,7 +31,8 @@ const BOXED: [&str; 8] = [
 
 /// Fields which are boxed beside those of [`BOXED`] messages: they alone would make rare replies larger than all others, and
 /// with them whatever can hold any reply.
-const BOXED_FIELDS: [&str; 4] = [
+const BOXED_FIELDS: [&str; 5] = [
+    "coprocessor.Response.range",
     "kvrpcpb.MvccGetByKeyResponse.info",
     "kvrpcpb.MvccGetByStartTsResponse.info",
     "kvrpcpb.SplitRegionResponse.left",

@@ -261,7 +261,7 @@ impl<'r, 's> Run<'r, 's> {
             match command {
                 Command::Call(call) => {
                     task.waits.insert(call.token, Wait::Reply);
-                    self.effects.calls.push((task.id, *call));
+                    self.effects.calls.push((task.id, call));
                 }
                 Command::Pd { token, request } => {
                     let answer = ask_pd(self.surroundings.clock, self.surroundings.regions, &request);

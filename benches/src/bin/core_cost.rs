@@ -108,7 +108,7 @@ impl World {
         let mut poll = machine.start(&mut cx);
         loop {
             if let Poll::Ready(output) = poll {
-                self.outbox.drain();
+                self.outbox.drain().for_each(drop);
                 return output;
             }
             let commands: Vec<_> = self.outbox.drain().collect();

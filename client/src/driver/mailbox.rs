@@ -14,8 +14,29 @@ use tikv_core::machine::{Event, Token};
 pub(crate) struct Mailbox {
     /// Tells the operations of a client apart, in the order in which they began.
     operation: u64,
-    events: Mutex<VecDeque<(Token, Event)>>,
+    events: Mutex<Events>,
     owner: AtomicWaker,
+}
+
+/// A queue of which the first place is here: most operations wait for one answer at a time.
+#[derive(Default)]
+struct Events {
+    next: Option<(Token, Event)>,
+    later: VecDeque<(Token, Event)>,
+}
+
+impl Events {
+    fn push(&mut self, token: Token, event: Event) {
+        if self.next.is_none() && self.later.is_empty() {
+            self.next = Some((token, event));
+        } else {
+            self.later.push_back((token, event));
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Token, Event)> {
+        self.next.take().or_else(|| self.later.pop_front())
+    }
 }
 
 impl Mailbox {
@@ -24,7 +45,7 @@ impl Mailbox {
     }
 
     pub(crate) fn pop(&self) -> Option<(Token, Event)> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// The task of `waker` is woken by every delivery from now on.
@@ -33,7 +54,7 @@ impl Mailbox {
     }
 
     fn push(&self, token: Token, event: Event) {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push_back((token, event));
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(token, event);
         self.owner.wake();
     }
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::{self, Abandoned, Call, Command, Event, Machine, Outbox, Token};
 use tikv_core::request::pd::PdRequest;
@@ -38,7 +39,8 @@ struct Running<M> {
     rng: Rng,
     outbox: Outbox,
     mailbox: Arc<Mailbox>,
-    waits: Vec<Wait>,
+    /// One, most of the time.
+    waits: SmallVec<[Wait; 1]>,
     /// Who is asked whether a transaction may commit.
     check: Option<CommitChecker>,
     started: bool,
@@ -159,7 +161,7 @@ impl<M: Machine> Running<M> {
             interceptors: interceptors.clone(),
             outbox: Outbox::new(),
             mailbox: Arc::new(Mailbox::new(shared.next_operation())),
-            waits: Vec::new(),
+            waits: SmallVec::new(),
             check: None,
             started: false,
             detached,
@@ -220,7 +222,7 @@ impl<M: Machine> Running<M> {
         let mut outbox = std::mem::take(&mut self.outbox);
         for command in outbox.drain() {
             match command {
-                Command::Call(call) => self.call(*call),
+                Command::Call(call) => self.call(call),
                 Command::Pd { token, request } => self.ask_pd(token, request),
                 Command::CheckCommit { token, start_ts, commit_ts } => {
                     let Some(check) = &self.check else {

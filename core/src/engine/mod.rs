@@ -367,7 +367,7 @@ impl Engine {
                     self.next_call += 1;
                     waits.push((call.token, Wait::Call(call_id)));
                     self.calls.insert(call_id, (id, call.token));
-                    self.commands.push_back(EngineCommand::Call { id: call_id, call });
+                    self.commands.push_back(EngineCommand::Call { id: call_id, call: Box::new(call) });
                 }
                 Command::Pd { token, request } => {
                     waits.push((token, Wait::Pd));

@@ -20,7 +20,7 @@ pub struct Token(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Send an RPC to a store; answered by [`Event::Reply`](super::Event::Reply).
-    Call(Box<Call>),
+    Call(Call),
     /// Ask PD; answered by [`Event::Pd`](super::Event::Pd).
     Pd {
         /// Names the question.
@@ -142,7 +142,9 @@ pub enum Observation {
 /// Where a machine's commands collect until the driver takes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outbox {
-    commands: Vec<Command>,
+    /// The next command to be taken. Most steps issue one at most, which needs no list.
+    first: Option<Command>,
+    more: Vec<Command>,
     next_token: u64,
     #[cfg(any(test, feature = "transitions"))]
     transitions: Vec<Step>,
@@ -156,10 +158,10 @@ impl Outbox {
     }
 
     /// Takes all commands, in the order they were issued. Keeps the space for the next ones.
-    pub fn drain(&mut self) -> std::vec::Drain<'_, Command> {
+    pub fn drain(&mut self) -> impl Iterator<Item = Command> {
         #[cfg(any(test, feature = "transitions"))]
         self.transitions.clear();
-        self.commands.drain(..)
+        self.first.take().into_iter().chain(self.more.drain(..))
     }
 
     /// Takes the transitions noted since the last [`drain`](Outbox::drain), which forgets them.
@@ -171,7 +173,7 @@ impl Outbox {
     /// Whether no command waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.commands.is_empty()
+        self.first.is_none()
     }
 
     #[cfg(any(test, feature = "transitions"))]
@@ -191,7 +193,11 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, command: Command) {
-        self.commands.push(command);
+        if self.first.is_none() {
+            self.first = Some(command);
+        } else {
+            self.more.push(command);
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl<'a> Context<'a> {
     ) -> Token {
         let token = self.outbox.new_token();
         let deadline = self.now + timeout;
-        self.outbox.push(Command::Call(Box::new(Call { token, store_id, address, context, request, deadline })));
+        self.outbox.push(Command::Call(Call { token, store_id, address, context, request, deadline }));
         token
     }
 

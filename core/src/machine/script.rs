@@ -34,7 +34,7 @@ pub(crate) struct Script<M: Machine> {
     commands: VecDeque<Command>,
     observations: Vec<Observation>,
     last: Option<Token>,
-    last_call: Option<Box<Call>>,
+    last_call: Option<Call>,
     output: Option<M::Output>,
 }
 

@@ -105,7 +105,7 @@ enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
-    Locating(Locate),
+    Locating(Box<Locate>),
     Calling { token: Token, selector: Selector, choice: Choice },
     BackingOff { timer: Token, then: AfterSleep },
 }
@@ -199,12 +199,16 @@ impl<R: StoreRequest> RegionCall<R> {
                 self.send(cx, selector)
             }
             Target::Key(key) => {
+                // As most regions are: then nothing has to be kept for the case that they are not.
+                if let Some(region) = cx.knowledge().regions.lookup(cx.now(), key.as_slice()) {
+                    return self.send(cx, Selector::new(region));
+                }
                 let locate = Locate::new(Place::Of(key.clone()), self.backoff.take());
                 let mut locate = locate.with_deadline(self.options.deadline);
                 match locate.start(cx) {
                     Poll::Ready(located) => self.on_located(cx, located),
                     Poll::Pending => {
-                        self.phase = Phase::Locating(locate);
+                        self.phase = Phase::Locating(Box::new(locate));
                         Poll::Pending
                     }
                 }

@@ -39,7 +39,7 @@ struct Pending {
 
 #[derive(Debug)]
 enum What {
-    Request(Box<Call>),
+    Request(Call),
     Question(PdRequest),
     Answer(Box<Event>),
 }
