@@ -16,7 +16,7 @@ benches/peers/run [OPTIONS]
   --peers A,B         only these (tokio, smol, async-std, client-go, tikv-client, floor)
   --servers A,B       only these (null, sim, unistore)
   --rounds N          rounds (3 if quick, else 5)
-  --seconds S         measures for so long at once (0.8 if quick, else 3; workloads of 10,000 keys longer)
+  --seconds S         measures for so long at once (0.8 if quick, else 2; workloads of 10,000 keys longer)
   --no-build          with the programs of the last time";
 
 /// The choices of the command line.
@@ -49,10 +49,10 @@ impl Arguments {
         Arguments::parse(&words).map(Some)
     }
 
-    fn parse(words: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
         let quick = words.iter().any(|word| word == "--quick");
         let mut arguments = Arguments { quick, ..Arguments::default() };
-        (arguments.rounds, arguments.seconds, arguments.warm_up) = if quick { (3, 0.8, 0.3) } else { (5, 3.0, 1.0) };
+        (arguments.rounds, arguments.seconds, arguments.warm_up) = if quick { (3, 0.8, 0.3) } else { (5, 2.0, 0.5) };
         arguments.servers = if quick { vec![ServerKind::Null] } else { ServerKind::ALL.to_vec() };
         let mut words = words.iter();
         while let Some(word) = words.next() {

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use crate::arguments::Arguments;
 use crate::figures::Sample;
 use crate::peer::Peer;
-use crate::plan::{Case, plan};
+use crate::plan::{Case, duration, plan};
 use crate::results::{CaseResults, Results};
 use crate::server::{Server, ServerKind};
 
@@ -39,10 +39,12 @@ fn run() -> Result<(), Box<dyn Error>> {
         println!("{}", arguments::HELP);
         return Ok(());
     };
+    let plans: Vec<_> = arguments.servers.iter().map(|server| (*server, plan(&arguments, *server))).collect();
+    let takes = duration(&arguments, plans.iter().flat_map(|(_, cases)| cases));
+    eprintln!("this takes some {} minutes", takes.as_secs().div_ceil(60));
     let mut results = Results::default();
-    for server in &arguments.servers {
-        let cases = plan(&arguments, *server);
-        results.cases.extend(measure_on(*server, &arguments, cases)?);
+    for (server, cases) in plans {
+        results.cases.extend(measure_on(server, &arguments, cases)?);
     }
     let text = results.text();
     print!("{text}");

@@ -1,6 +1,7 @@
 //! What is measured.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::arguments::Arguments;
 use crate::peer::Peer;
@@ -58,6 +59,9 @@ const CALLERS_OF_REAL_SERVERS: std::ops::RangeInclusive<usize> = 1..=128;
 /// Of operations on 10,000 keys too few would end in less.
 const SECONDS_OF_LARGE: f64 = 2.5;
 
+/// A peer starts and connects, some quicker than others.
+const SECONDS_TO_START: f64 = 0.1;
+
 /// The cases on one server, as the command line wants them.
 pub(crate) fn plan(arguments: &Arguments, server: ServerKind) -> Vec<Case> {
     let is_wanted =
@@ -76,6 +80,13 @@ pub(crate) fn plan(arguments: &Arguments, server: ServerKind) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// How long it takes to measure all of them.
+pub(crate) fn duration<'a>(arguments: &Arguments, cases: impl Iterator<Item = &'a Case>) -> Duration {
+    let seconds = |case: &Case| case.seconds(arguments.seconds) + arguments.warm_up + SECONDS_TO_START;
+    let round: f64 = cases.map(|case| case.peers.len() as f64 * seconds(case)).sum();
+    Duration::try_from_secs_f64(round * arguments.rounds as f64).unwrap_or(Duration::MAX)
 }
 
 fn takes_part(peer: Peer, arguments: &Arguments, row: &Row, callers: usize, server: ServerKind) -> bool {
@@ -142,6 +153,14 @@ mod tests {
         let longer = cases.iter().filter(|case| case.seconds(0.5) > 0.5).map(|case| &*case.workload);
         assert_eq!(longer.collect::<Vec<_>>(), ["commit_10000_2pc", "scan_10000"]);
         assert!(cases.iter().all(|case| case.seconds(9.0) == 9.0));
+    }
+
+    #[test]
+    fn in_a_hurry_it_takes_less_than_eight_minutes() {
+        let words = ["--quick".to_owned()];
+        let arguments = Arguments::parse(&words).expect("choices");
+        let took = duration(&arguments, plan(&arguments, ServerKind::Null).iter());
+        assert!(took < Duration::from_secs(8 * 60), "{took:?}");
     }
 
     #[test]
