@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tikv_bench_load::Workload;
+
 use crate::peer::Peer;
 use crate::server::ServerKind;
 
@@ -65,7 +67,7 @@ impl Arguments {
                 "--markdown" => arguments.markdown = Some(value.into()),
                 "--programs" => arguments.programs = value.into(),
                 "--others" => arguments.others = value.into(),
-                "--workloads" => arguments.workloads = value.split(',').map(str::to_owned).collect(),
+                "--workloads" => arguments.workloads = value.split(',').map(known).collect::<Result<_, _>>()?,
                 "--callers" => arguments.callers = list(value)?,
                 "--peers" => arguments.peers = list(value)?,
                 "--servers" => arguments.servers = list(value)?,
@@ -76,6 +78,10 @@ impl Arguments {
         }
         Ok(arguments)
     }
+}
+
+fn known(workload: &str) -> Result<String, String> {
+    workload.parse::<Workload>().map(|workload| workload.to_string())
 }
 
 fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {
@@ -104,7 +110,15 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused() {
-        for line in ["--fast", "--fast 1", "--rounds", "--rounds x", "--peers tokio,java", "--servers real"] {
+        for line in [
+            "--fast",
+            "--fast 1",
+            "--rounds",
+            "--rounds x",
+            "--peers tokio,java",
+            "--servers real",
+            "--workloads raw_got",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }
