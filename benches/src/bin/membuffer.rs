@@ -7,8 +7,9 @@
 
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tikv_benches::process::{Clock, resident_bytes};
 use tikv_core::key::{Direction, KeyRange};
 use tikv_core::membuffer::MemBuffer;
 use tikv_core::rng::Rng;
@@ -97,19 +98,8 @@ fn decimal_keys(shuffled: bool) -> Vec<Vec<u8>> {
     keys
 }
 
-/// Time that the first thread of the program had a processor; time that passed where the kernel does not tell.
-struct Clock(Instant);
-
-impl Clock {
-    fn now(&self) -> Duration {
-        let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-        let on_cpu = stat.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok());
-        on_cpu.map_or_else(|| self.0.elapsed(), Duration::from_nanos)
-    }
-}
-
 fn per(operations: usize, work: impl FnOnce()) -> f64 {
-    let clock = Clock(Instant::now());
+    let clock = Clock::new();
     let start = clock.now();
     work();
     (clock.now() - start).as_nanos() as f64 / operations as f64
@@ -117,7 +107,7 @@ fn per(operations: usize, work: impl FnOnce()) -> f64 {
 
 /// The average of as many rounds as it takes.
 fn rounds(operations: usize, mut work: impl FnMut()) -> f64 {
-    let (clock, mut rounds) = (Clock(Instant::now()), 0);
+    let (clock, mut rounds) = (Clock::new(), 0);
     let start = clock.now();
     while clock.now() - start < LONG_ENOUGH {
         work();
@@ -208,11 +198,4 @@ fn memory(order: &str, count: usize) -> (f64, f64) {
     }
     let resident = resident_bytes().saturating_sub(before) as f64;
     (resident / count as f64, buffer.footprint() as f64 / count as f64)
-}
-
-/// Linux only; 0 elsewhere.
-fn resident_bytes() -> usize {
-    const PAGE_BYTES: usize = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).map_or(0, |pages| pages * PAGE_BYTES)
 }
