@@ -64,11 +64,14 @@ const SECONDS_TO_START: f64 = 0.1;
 
 /// The cases on one server, as the command line wants them.
 pub(crate) fn plan(arguments: &Arguments, server: ServerKind) -> Vec<Case> {
-    let is_wanted =
-        |row: &&Row| arguments.workloads.is_empty() || arguments.workloads.iter().any(|w| w == row.workload);
+    let is_skipped = |row: &Row| arguments.quick && row.quick.is_empty();
+    let is_wanted = |row: &&Row| match &*arguments.workloads {
+        [] => !is_skipped(row),
+        named => named.iter().any(|workload| workload == row.workload),
+    };
     let mut cases = Vec::new();
     for row in ROWS.iter().filter(is_wanted) {
-        let planned = if arguments.quick { row.quick } else { row.full };
+        let planned = if arguments.quick && !is_skipped(row) { row.quick } else { row.full };
         let callers = if arguments.callers.is_empty() { planned } else { &arguments.callers };
         for callers in callers.iter().copied() {
             if server != ServerKind::Null && !CALLERS_OF_REAL_SERVERS.contains(&callers) {
@@ -90,13 +93,11 @@ pub(crate) fn duration<'a>(arguments: &Arguments, cases: impl Iterator<Item = &'
 }
 
 fn takes_part(peer: Peer, arguments: &Arguments, row: &Row, callers: usize, server: ServerKind) -> bool {
-    if !arguments.peers.is_empty() {
-        return arguments.peers.contains(&peer) && (peer != Peer::Floor || row.floor);
-    }
     match peer {
-        Peer::Floor => row.floor && server == ServerKind::Null,
+        Peer::Floor if !row.floor || server != ServerKind::Null => false,
+        _ if !arguments.peers.is_empty() => arguments.peers.contains(&peer),
         Peer::Smol | Peer::AsyncStd => !arguments.quick || is_aimed_at(server, row.workload, callers, peer),
-        Peer::Tokio | Peer::ClientGo | Peer::TikvClient => true,
+        Peer::Tokio | Peer::ClientGo | Peer::TikvClient | Peer::Floor => true,
     }
 }
 
@@ -165,8 +166,22 @@ mod tests {
 
     #[test]
     fn the_floor_meets_the_null_server_alone() {
-        let cases = plan(&Arguments::default(), ServerKind::Sim);
-        assert!(!cases.is_empty());
-        assert!(cases.iter().all(|case| !case.peers.contains(&Peer::Floor) && case.callers <= 128));
+        for peers in [Vec::new(), Peer::ALL.to_vec()] {
+            let cases = plan(&Arguments { peers, ..Arguments::default() }, ServerKind::Sim);
+            assert!(!cases.is_empty());
+            assert!(cases.iter().all(|case| !case.peers.contains(&Peer::Floor) && case.callers <= 128));
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_in_a_hurry_is_measured_if_it_is_named() {
+        let quick = Arguments { quick: true, ..Arguments::default() };
+        let is_planned = |arguments: &Arguments, workload: &str| {
+            plan(arguments, ServerKind::Null).iter().any(|case| case.workload == workload && !case.peers.is_empty())
+        };
+        assert!(
+            !is_planned(&quick, "ycsb_b") && !is_planned(&Arguments { callers: vec![1], ..quick.clone() }, "ycsb_b")
+        );
+        assert!(is_planned(&Arguments { workloads: vec!["ycsb_b".to_owned()], ..quick }, "ycsb_b"));
     }
 }
