@@ -219,8 +219,7 @@ impl<M: Machine> Running<M> {
     }
 
     fn carry_out(&mut self) {
-        let mut outbox = std::mem::take(&mut self.outbox);
-        for command in outbox.drain() {
+        while let Some(command) = self.outbox.pop() {
             match command {
                 Command::Call(call) => self.call(call),
                 Command::Pd { token, request } => self.ask_pd(token, request),
@@ -255,8 +254,6 @@ impl<M: Machine> Running<M> {
                 Command::Observe(observation) => observe::observation(&observation),
             }
         }
-        // Keeps the space, and the counter of tokens.
-        self.outbox = outbox;
     }
 
     fn call(&mut self, mut call: Call) {

@@ -1,5 +1,6 @@
 //! What leaves a machine.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +145,7 @@ pub enum Observation {
 pub struct Outbox {
     /// The next command to be taken. Most steps issue one at most, which needs no list.
     first: Option<Command>,
-    more: Vec<Command>,
+    more: VecDeque<Command>,
     next_token: u64,
     #[cfg(any(test, feature = "transitions"))]
     transitions: Vec<Step>,
@@ -157,14 +158,19 @@ impl Outbox {
         Outbox::default()
     }
 
-    /// Takes all commands, in the order they were issued. Keeps the space for the next ones.
-    pub fn drain(&mut self) -> impl Iterator<Item = Command> {
+    /// Takes the next command, in the order they were issued.
+    pub fn pop(&mut self) -> Option<Command> {
         #[cfg(any(test, feature = "transitions"))]
         self.transitions.clear();
-        self.first.take().into_iter().chain(self.more.drain(..))
+        self.first.take().or_else(|| self.more.pop_front())
     }
 
-    /// Takes the transitions noted since the last [`drain`](Outbox::drain), which forgets them.
+    /// Takes all commands.
+    pub fn drain(&mut self) -> impl Iterator<Item = Command> {
+        std::iter::from_fn(|| self.pop())
+    }
+
+    /// Takes the transitions noted since a command was last [taken](Outbox::pop), which forgets them.
     #[cfg(any(test, feature = "transitions"))]
     pub fn take_transitions(&mut self) -> impl Iterator<Item = Step> {
         self.transitions.drain(..)
@@ -173,7 +179,7 @@ impl Outbox {
     /// Whether no command waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.first.is_none() && self.more.is_empty()
     }
 
     #[cfg(any(test, feature = "transitions"))]
@@ -193,10 +199,10 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, command: Command) {
-        if self.first.is_none() {
+        if self.is_empty() {
             self.first = Some(command);
         } else {
-            self.more.push(command);
+            self.more.push_back(command);
         }
     }
 }
