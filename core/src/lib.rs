@@ -49,6 +49,7 @@ pub mod raw;
 pub mod request;
 pub mod rng;
 pub mod route;
+mod slots;
 pub mod snapshot;
 pub mod split;
 pub mod stream;

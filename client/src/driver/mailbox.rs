@@ -1,9 +1,6 @@
 //! Where the answers to an operation's commands arrive.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -11,9 +8,8 @@ use futures::task::AtomicWaker;
 use tikv_core::machine::{Event, Token};
 
 /// The events of one operation, and the task to be woken for them. Bounded by the commands that the operation has out.
+#[derive(Default)]
 pub(crate) struct Mailbox {
-    /// Tells the operations of a client apart, in the order in which they began.
-    operation: u64,
     events: Mutex<Events>,
     owner: AtomicWaker,
 }
@@ -25,25 +21,7 @@ struct Events {
     later: VecDeque<(Token, Event)>,
 }
 
-impl Events {
-    fn push(&mut self, token: Token, event: Event) {
-        if self.next.is_none() && self.later.is_empty() {
-            self.next = Some((token, event));
-        } else {
-            self.later.push_back((token, event));
-        }
-    }
-
-    fn pop(&mut self) -> Option<(Token, Event)> {
-        self.next.take().or_else(|| self.later.pop_front())
-    }
-}
-
 impl Mailbox {
-    pub(crate) fn new(operation: u64) -> Self {
-        Mailbox { operation, events: Mutex::default(), owner: AtomicWaker::new() }
-    }
-
     pub(crate) fn pop(&self) -> Option<(Token, Event)> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
@@ -60,7 +38,6 @@ impl Mailbox {
 }
 
 /// Who waits for one answer: a command of an operation.
-#[derive(Clone)]
 pub(crate) struct Waiter {
     mailbox: Arc<Mailbox>,
     token: Token,
@@ -76,40 +53,16 @@ impl Waiter {
     }
 }
 
-impl Waiter {
-    fn id(&self) -> (u64, Token) {
-        (self.mailbox.operation, self.token)
+impl Events {
+    fn push(&mut self, token: Token, event: Event) {
+        if self.next.is_none() && self.later.is_empty() {
+            self.next = Some((token, event));
+        } else {
+            self.later.push_back((token, event));
+        }
     }
-}
 
-impl fmt::Debug for Waiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of operation {}", self.token, self.mailbox.operation)
-    }
-}
-
-impl PartialEq for Waiter {
-    fn eq(&self, other: &Self) -> bool {
-        self.id() == other.id()
-    }
-}
-
-impl Eq for Waiter {}
-
-impl PartialOrd for Waiter {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Waiter {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.id().cmp(&other.id())
-    }
-}
-
-impl Hash for Waiter {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id().hash(state);
+    fn pop(&mut self) -> Option<(Token, Event)> {
+        self.next.take().or_else(|| self.later.pop_front())
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
+use tikv_core::error::PdError;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::{self, Abandoned, Call, Command, Event, Machine, Outbox, Token};
+use tikv_core::pd::QuestionId;
 use tikv_core::request::pd::PdRequest;
 use tikv_core::rng::Rng;
 use tracing::Span;
@@ -64,7 +66,7 @@ enum WaitOn {
     /// A call or timer that runs on this very task.
     Future(BoxFuture<'static, Event>),
     /// A question to PD.
-    Pd,
+    Pd(QuestionId),
     /// Answered already; the event is in the mailbox.
     Nothing,
 }
@@ -160,7 +162,7 @@ impl<M: Machine> Running<M> {
             shared: Arc::clone(shared),
             interceptors: interceptors.clone(),
             outbox: Outbox::new(),
-            mailbox: Arc::new(Mailbox::new(shared.next_operation())),
+            mailbox: Arc::new(Mailbox::default()),
             waits: SmallVec::new(),
             check: None,
             started: false,
@@ -280,8 +282,14 @@ impl<M: Machine> Running<M> {
     fn ask_pd(&mut self, token: Token, request: PdRequest) {
         let now = self.shared.runtime.now();
         let deadline = now + self.shared.config.pd_timeout;
-        self.shared.pd.submit(now, Waiter::new(&self.mailbox, token), request, deadline);
-        self.wait(token, WaitOn::Pd);
+        let on = match self.shared.pd.submit(now, Waiter::new(&self.mailbox, token), request, deadline) {
+            Ok(question) => WaitOn::Pd(question),
+            Err(waiter) => {
+                waiter.deliver(Event::Pd(Err(PdError::Closed)));
+                WaitOn::Nothing
+            }
+        };
+        self.wait(token, on);
     }
 
     fn wait(&mut self, token: Token, on: WaitOn) {
@@ -307,7 +315,7 @@ impl<M: Machine> Running<M> {
         self.show_end(&wait, None);
         match wait.on {
             WaitOn::Batch(submitted) => submitted.cancel(),
-            WaitOn::Pd => self.shared.pd.cancel(&Waiter::new(&self.mailbox, wait.token)),
+            WaitOn::Pd(question) => self.shared.pd.cancel(question),
             WaitOn::Future(_) | WaitOn::Nothing => {}
         }
     }

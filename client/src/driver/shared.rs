@@ -1,6 +1,6 @@
 //! What all operations of a client share.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::task::AtomicWaker;
@@ -27,7 +27,6 @@ pub(crate) struct Shared {
     pub(crate) latches: Option<Arc<LatchQueues>>,
     knowledge: Arc<KeySpaces>,
     rng: Mutex<Rng>,
-    operations: AtomicU64,
 }
 
 /// What is known, apart for raw and transactional keys, whose regions have other bounds.
@@ -46,17 +45,7 @@ impl Shared {
         rng: Rng,
     ) -> Self {
         let latches = LatchQueues::new(&config);
-        Shared {
-            runtime,
-            config,
-            pd,
-            stores,
-            background: Arc::default(),
-            latches,
-            knowledge,
-            rng: Mutex::new(rng),
-            operations: AtomicU64::new(0),
-        }
+        Shared { runtime, config, pd, stores, background: Arc::default(), latches, knowledge, rng: Mutex::new(rng) }
     }
 
     pub(crate) fn knowledge(&self, codec: KeyCodec) -> &Knowledge {
@@ -64,10 +53,6 @@ impl Shared {
             KeyCodec::Raw => &self.knowledge.raw,
             _ => &self.knowledge.txn,
         }
-    }
-
-    pub(crate) fn next_operation(&self) -> u64 {
-        self.operations.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn child_rng(&self) -> Rng {

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
-use tikv_core::error::{Execution, Fault, FaultKind, PdError};
+use tikv_core::error::{Execution, Fault, FaultKind};
 use tikv_core::machine::Event;
-use tikv_core::pd::{CallId, PdClient, PdEffect, PdInput, StreamId};
+use tikv_core::pd::{CallId, PdClient, PdEffect, PdInput, QuestionId, StreamId};
 use tikv_core::request::pd::{PdRequest, PdResponse};
 use tikv_core::time::Time;
 use tikv_grpc::{self as grpc, Sender, Streaming};
@@ -31,29 +31,47 @@ pub(crate) struct PdService {
 
 struct State {
     client: PdClient<Waiter>,
+    /// The task has been woken and has not looked yet.
+    is_woken: bool,
+    /// When the task looks by itself.
+    due: Time,
     closed: bool,
 }
 
 impl PdService {
     pub(crate) fn new(client: PdClient<Waiter>) -> Self {
-        PdService { state: Mutex::new(State { client, closed: false }), task: AtomicWaker::new() }
+        PdService {
+            state: Mutex::new(State { client, is_woken: false, due: Time::ZERO, closed: false }),
+            task: AtomicWaker::new(),
+        }
     }
 
-    /// Asks PD; the answer goes to `waiter`.
-    pub(crate) fn submit(&self, now: Time, waiter: Waiter, request: PdRequest, deadline: Time) {
+    /// Asks PD; the answer goes to `waiter`, who comes back if the client is closed.
+    pub(crate) fn submit(
+        &self,
+        now: Time,
+        waiter: Waiter,
+        request: PdRequest,
+        deadline: Time,
+    ) -> Result<QuestionId, Waiter> {
         let mut state = self.lock();
         if state.closed {
-            drop(state);
-            return waiter.deliver(Event::Pd(Err(PdError::Closed)));
+            return Err(waiter);
         }
-        state.client.submit(now, waiter, request, deadline);
+        // The next message from PD, or the next timer, has the task look at it.
+        let can_wait = deadline >= state.due && state.client.would_queue(&request);
+        let question = state.client.submit(now, waiter, request, deadline);
+        let wake = !can_wait && !std::mem::replace(&mut state.is_woken, true);
         drop(state);
-        self.task.wake();
+        if wake {
+            self.task.wake();
+        }
+        Ok(question)
     }
 
-    pub(crate) fn cancel(&self, waiter: &Waiter) {
-        self.lock().client.cancel(waiter);
-        self.task.wake();
+    /// Forgets a question. Whatever is left to be done for that, is done when the task next looks.
+    pub(crate) fn cancel(&self, question: QuestionId) {
+        self.lock().client.cancel(question);
     }
 
     pub(crate) fn cluster_id(&self) -> Option<u64> {
@@ -126,6 +144,7 @@ impl Future for Task {
             let now = task.runtime.now();
             let mut state = task.service.lock();
             let due = state.client.poll_timeout().map(|(due, _)| due);
+            state.due = due.unwrap_or(Time::MAX);
             let timed_out = task.timer.poll(cx, &*task.runtime, due);
             if inputs.is_empty() && !timed_out {
                 return Poll::Pending;
@@ -146,16 +165,22 @@ impl Task {
         let (mut completions, mut effects) = (Vec::new(), Vec::new());
         let closed = {
             let mut state = self.service.lock();
+            state.is_woken = false;
             completions.extend(std::iter::from_fn(|| state.client.poll_completion()));
             effects.extend(std::iter::from_fn(|| state.client.poll_effect()));
             state.closed
         };
-        let now = self.runtime.now();
+        // Of a batch the last one says most.
+        let timestamps = completions.iter().filter_map(|(_, result)| match result {
+            Ok(PdResponse::Timestamp(timestamp)) => Some(*timestamp),
+            _ => None,
+        });
+        if let Some(newest) = timestamps.max() {
+            let now = self.runtime.now();
+            self.knowledge.raw.clock.learn(now, newest);
+            self.knowledge.txn.clock.learn(now, newest);
+        }
         for (waiter, result) in completions {
-            if let Ok(PdResponse::Timestamp(timestamp)) = result {
-                self.knowledge.raw.clock.learn(now, timestamp);
-                self.knowledge.txn.clock.learn(now, timestamp);
-            }
             waiter.deliver(Event::Pd(result));
         }
         if closed {

@@ -22,7 +22,7 @@ use crate::machine::{
     Abandoned, BackgroundMachine, Call, Command, Context, Event, Machine, Observation, Outbox, Phases, SleepReason,
     Token, TransitionCounts,
 };
-use crate::pd::{PdClient, PdEffect, PdInput, PdTimer};
+use crate::pd::{PdClient, PdEffect, PdInput, PdTimer, QuestionId};
 use crate::request::Response;
 use crate::request::pd::PdResponse;
 use crate::rng::Rng;
@@ -165,7 +165,7 @@ enum Task {
 enum Wait {
     Call(StoreCallId),
     Timer(Time),
-    Pd,
+    Pd(QuestionId),
     Check,
 }
 
@@ -370,8 +370,8 @@ impl Engine {
                     self.commands.push_back(EngineCommand::Call { id: call_id, call: Box::new(call) });
                 }
                 Command::Pd { token, request } => {
-                    waits.push((token, Wait::Pd));
-                    self.pd.submit(now, (id, token), request, now + self.config.pd_timeout);
+                    let question = self.pd.submit(now, (id, token), request, now + self.config.pd_timeout);
+                    waits.push((token, Wait::Pd(question)));
                 }
                 Command::CheckCommit { token, start_ts, commit_ts } => {
                     waits.push((token, Wait::Check));
@@ -423,7 +423,7 @@ impl Engine {
             Wait::Timer(due) => {
                 self.timers.remove(&(due, waiter));
             }
-            Wait::Pd => self.pd.cancel(&waiter),
+            Wait::Pd(question) => self.pd.cancel(question),
             // Whoever is asked answers in vain.
             Wait::Check => {}
         }

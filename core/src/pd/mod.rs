@@ -28,9 +28,6 @@ mod tests;
 mod tso;
 mod waiting;
 
-use std::fmt::Debug;
-use std::hash::Hash;
-
 use discovery::{Discovery, Finding, Service};
 use effect::Effects;
 pub use effect::{CallId, PdEffect, PdInput, PdTimer, StreamId};
@@ -39,7 +36,8 @@ pub use member::{Endpoint, Member, Scheme};
 pub use message::path;
 use query::{Outcome, Queries};
 use tso::{Ended, Granted, Tso};
-use waiting::{QuestionId, Waiting};
+pub use waiting::QuestionId;
+use waiting::Waiting;
 
 use crate::config::Config;
 use crate::error::{Execution, Fault, FaultKind, PdError};
@@ -49,7 +47,7 @@ use crate::time::Time;
 
 /// The connection of one client to PD, shared by all its operations.
 ///
-/// `W` names a waiter. The driver chooses it (an operation and a token, for instance); one waiter has one question at a time.
+/// `W` names a waiter. The driver chooses it: an operation and a token, for instance.
 ///
 /// # How to drive it
 ///
@@ -110,7 +108,7 @@ pub struct PdClient<W> {
     ended: Option<PdError>,
 }
 
-impl<W: Clone + Debug + Ord + Hash> PdClient<W> {
+impl<W> PdClient<W> {
     /// A client of the PD whose members listen on `endpoints` (`host:port` or URLs). One of them is enough; the others are
     /// learnt from it. `expected_cluster_id` guards against the endpoints of another cluster; without it, the first cluster
     /// that answers is taken for the right one.
@@ -132,25 +130,30 @@ impl<W: Clone + Debug + Ord + Hash> PdClient<W> {
     }
 
     /// Asks a question. The answer comes from [`PdClient::poll_completion`], at `deadline` at the latest.
-    ///
-    /// An earlier question of the same waiter is cancelled.
-    pub fn submit(&mut self, now: Time, waiter: W, request: PdRequest, deadline: Time) {
+    pub fn submit(&mut self, now: Time, waiter: W, request: PdRequest, deadline: Time) -> QuestionId {
         self.advance(now);
-        self.cancel(&waiter);
-        if let Some(error) = self.refusal() {
-            self.waiting.refuse(waiter, error);
-            return;
-        }
+        let refusal = self.refusal();
         let asked = request.clone();
         let question = self.waiting.ask(waiter, request, deadline);
-        self.ask(&asked, question);
+        match refusal {
+            Some(error) => self.waiting.answer(question, Err(error)),
+            None => self.ask(&asked, question),
+        }
+        question
     }
 
-    /// Forgets the waiter's question. It will not be answered; an answer that has not been fetched yet is dropped.
-    pub fn cancel(&mut self, waiter: &W) {
-        if let Some((question, request)) = self.waiting.forget(waiter) {
+    /// Forgets a question. It will not be answered; an answer that has not been fetched yet is dropped.
+    pub fn cancel(&mut self, question: QuestionId) {
+        if let Some(request) = self.waiting.forget(question) {
             self.forget(&request, question);
         }
+    }
+
+    /// Whether such a question, if it was asked now, would be sent only after the next message from PD: then asking it is no
+    /// reason to poll for effects.
+    #[must_use]
+    pub fn would_queue(&self, request: &PdRequest) -> bool {
+        *request == PdRequest::Timestamp && self.tso.is_busy()
     }
 
     /// Takes what has happened.
@@ -360,18 +363,18 @@ impl<W: Clone + Debug + Ord + Hash> PdClient<W> {
     /// Answers those whose deadline has passed.
     fn expire(&mut self) {
         let mut no_leader = None;
-        loop {
-            let expired = self.waiting.expire(self.now, |request, question| match self.discovery.leader() {
+        for (question, request) in self.waiting.overdue(self.now) {
+            let error = match self.discovery.leader() {
                 Some(leader) => {
-                    let in_flight = match request {
+                    let in_flight = match &request {
                         PdRequest::Timestamp => self.tso.is_in_flight(question),
-                        _ => self.queries.is_in_flight(request, question),
+                        request => self.queries.is_in_flight(request, question),
                     };
                     too_late(leader, in_flight, self.discovery.last_fault())
                 }
                 None => no_leader.get_or_insert_with(|| self.discovery.no_leader()).clone(),
-            });
-            let Some((question, request)) = expired else { return };
+            };
+            self.waiting.answer(question, Err(error));
             self.forget(&request, question);
         }
     }

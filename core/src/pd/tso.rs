@@ -14,7 +14,7 @@
 //!
 //! client-go: `tso.tsoDispatcher`, `tso.tsoStream`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ const IN_FLIGHT_LIMIT: usize = 1;
 pub(super) struct Tso {
     batch_limit: usize,
     timeout: Duration,
-    queue: BTreeSet<QuestionId>,
+    /// In the order in which they were asked.
+    queue: VecDeque<QuestionId>,
     phase: Phase,
     /// The largest timestamp ever handed out.
     largest: Timestamp,
@@ -91,7 +92,7 @@ impl Tso {
         Tso {
             batch_limit: usize::try_from(config.tso_batch_limit).unwrap_or(usize::MAX).max(1),
             timeout: config.pd_timeout,
-            queue: BTreeSet::new(),
+            queue: VecDeque::new(),
             phase: Phase::Closed,
             largest: Timestamp::ZERO,
         }
@@ -99,17 +100,25 @@ impl Tso {
 
     /// Queues a question, in the order in which questions were asked.
     pub(super) fn ask(&mut self, question: QuestionId) {
-        self.queue.insert(question);
+        let place = self.queue.partition_point(|queued| *queued < question);
+        self.queue.insert(place, question);
     }
 
     /// Nobody waits for the question any more. In flight, its timestamp is thrown away when it comes.
     pub(super) fn forget(&mut self, question: QuestionId) {
-        self.queue.remove(&question);
+        if let Ok(place) = self.queue.binary_search(&question) {
+            self.queue.remove(place);
+        }
     }
 
     /// Whether the question has been sent and not been answered yet.
     pub(super) fn is_in_flight(&self, question: QuestionId) -> bool {
-        !self.queue.contains(&question)
+        self.queue.binary_search(&question).is_err()
+    }
+
+    /// Whether what is asked now has to wait for an answer on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(&self.phase, Phase::Open(stream) if stream.in_flight.len() >= IN_FLIGHT_LIMIT)
     }
 
     /// Sends what waits, if the stream is free; opens it, if it is closed.
@@ -126,13 +135,7 @@ impl Tso {
             if stream.in_flight.len() >= IN_FLIGHT_LIMIT {
                 return;
             }
-            let mut waiters = Vec::with_capacity(self.queue.len().min(self.batch_limit));
-            while let Some(question) = self.queue.pop_first() {
-                waiters.push(question);
-                if waiters.len() == self.batch_limit {
-                    break;
-                }
-            }
+            let waiters: Vec<_> = self.queue.drain(..self.queue.len().min(self.batch_limit)).collect();
             let count = u32::try_from(waiters.len()).unwrap_or(u32::MAX);
             effects.send(stream.id, tso_request(cluster_id, count));
             stream.in_flight.push_back(Batch { waiters, deadline: now + self.timeout });

@@ -9,7 +9,6 @@
 
 mod frame;
 mod pending;
-mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +20,10 @@ use tikv_proto::kvrpcpb;
 use crate::error::{Execution, Fault, FaultKind};
 use crate::machine::Call;
 use crate::request::{RequestKind, Response};
+use crate::slots::Slots;
 use crate::time::Time;
 use frame::ResponseFrame;
 use pending::Pending;
-use slots::Slots;
 
 /// The calls of one BatchCommands stream. `W` names who waits for an answer.
 ///

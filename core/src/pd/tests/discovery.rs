@@ -91,7 +91,7 @@ fn who_waits_in_vain_is_told_whom_was_asked_and_what_failed_last() {
 fn nobody_is_asked_while_nobody_waits() {
     let mut script = PdScript::new(1);
     script.ask_timestamp(1).expect_members("pd-1");
-    script.client.cancel(&1);
+    script.cancel(1);
     script.fault(FaultKind::Unreachable).expect_nothing();
     assert_eq!(script.client.poll_timeout(), None);
     script.ask_timestamp(2).expect_members("pd-1");

@@ -202,7 +202,7 @@ fn no_more_rpcs_are_in_flight_than_the_limit_allows() {
         sent.push(script.last_call());
     }
     script.expect_nothing();
-    script.client.cancel(&65);
+    script.cancel(65);
     let store = Some(metapb::Store { id: 9, ..Default::default() });
     script.reply_to(sent[8], pdpb::GetStoreResponse { header: header(), store, ..Default::default() });
     script.expect_answer(9).expect("a store");
@@ -296,10 +296,10 @@ fn who_waits_beyond_its_deadline_is_told_whether_pd_was_asked() {
 fn a_cancelled_question_is_not_sent() {
     let mut script = PdScript::connected();
     script.ask(1, by_key("k")).ask(2, by_key("m"));
-    script.client.cancel(&1);
+    script.cancel(1);
     let m = script.expect_region("pd-1", "m");
     script.expect_nothing();
-    script.client.cancel(&2);
+    script.cancel(2);
     script.reply_to(m, region_reply(region(5, "", ""))).expect_nothing();
     assert_eq!(script.client.waiting_len(), 0);
 }

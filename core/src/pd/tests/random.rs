@@ -10,7 +10,7 @@ use tikv_proto::pdpb;
 use super::script::{fault, header, members_reply, region, region_reply};
 use crate::config::Config;
 use crate::error::{FaultKind, PdError};
-use crate::pd::{CallId, PdClient, PdEffect, PdInput, StreamId, path};
+use crate::pd::{CallId, PdClient, PdEffect, PdInput, QuestionId, StreamId, path};
 use crate::request::pd::{PdRequest, PdResponse};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -39,6 +39,7 @@ struct World {
     calls: BTreeMap<CallId, Rpc>,
     streams: BTreeMap<StreamId, Stream>,
     /// Who waits, and what PD's clock and version were when it asked.
+    questions: BTreeMap<u32, QuestionId>,
     waiting: BTreeMap<u32, (PdRequest, Time, u64, u64)>,
     granted: BTreeSet<Timestamp>,
     answered: usize,
@@ -73,6 +74,7 @@ impl World {
             client: PdClient::new(&Config::default(), endpoints, None, Rng::new(seed)),
             calls: BTreeMap::new(),
             streams: BTreeMap::new(),
+            questions: BTreeMap::new(),
             waiting: BTreeMap::new(),
             granted: BTreeSet::new(),
             answered: 0,
@@ -88,7 +90,9 @@ impl World {
             0..=3 => self.ask(waiter),
             4 => {
                 let cancelled = u32::try_from(self.rng.below(u64::from(waiter) + 1)).expect("small");
-                self.client.cancel(&cancelled);
+                if let Some(question) = self.questions.remove(&cancelled) {
+                    self.client.cancel(question);
+                }
                 self.waiting.remove(&cancelled);
             }
             5 => self.leader = 1 + self.rng.below(3),
@@ -109,7 +113,7 @@ impl World {
         };
         let deadline = self.now + PATIENCE;
         self.waiting.insert(waiter, (request.clone(), deadline, self.clock, self.version));
-        self.client.submit(self.now, waiter, request, deadline);
+        self.questions.insert(waiter, self.client.submit(self.now, waiter, request, deadline));
     }
 
     fn pass_time(&mut self) {

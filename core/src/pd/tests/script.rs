@@ -1,6 +1,6 @@
 //! A harness in which a test plays PD and the driver. Effects are expected in the order of their issue.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tikv_proto::{metapb, pdpb};
 
 use crate::config::Config;
 use crate::error::{Execution, Fault, FaultKind, PdError};
-use crate::pd::{CallId, PdClient, PdEffect, PdInput, PdTimer, StreamId, path};
+use crate::pd::{CallId, PdClient, PdEffect, PdInput, PdTimer, QuestionId, StreamId, path};
 use crate::request::pd::{PdRequest, PdResponse};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -22,6 +22,8 @@ pub(super) const CLUSTER: u64 = 7;
 pub(super) struct PdScript {
     pub(super) client: PdClient<u32>,
     now: Time,
+    /// What each waiter asked last.
+    questions: BTreeMap<u32, QuestionId>,
     effects: VecDeque<PdEffect>,
     last_call: Option<CallId>,
     last_stream: Option<StreamId>,
@@ -93,6 +95,7 @@ impl PdScript {
         PdScript {
             client: PdClient::new(config, endpoints, expected_cluster_id, Rng::new(1)),
             now: Time::from_millis(1),
+            questions: BTreeMap::new(),
             effects: VecDeque::new(),
             last_call: None,
             last_stream: None,
@@ -142,8 +145,14 @@ impl PdScript {
     }
 
     pub(super) fn ask_within(&mut self, waiter: u32, request: PdRequest, time: Duration) -> &mut Self {
-        self.client.submit(self.now, waiter, request, self.now + time);
+        let question = self.client.submit(self.now, waiter, request, self.now + time);
+        self.questions.insert(waiter, question);
         self
+    }
+
+    /// Forgets what `waiter` asked last.
+    pub(super) fn cancel(&mut self, waiter: u32) {
+        self.client.cancel(self.questions[&waiter]);
     }
 
     pub(super) fn ask_timestamp(&mut self, waiter: u32) -> &mut Self {

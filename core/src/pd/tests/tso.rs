@@ -208,7 +208,7 @@ fn a_leader_that_gives_no_timestamps_is_not_pressed_although_it_answers_question
 fn a_cancelled_waiter_is_left_out_of_the_next_request() {
     let mut script = PdScript::with_stream();
     script.ask_timestamp(1).ask_timestamp(2);
-    script.client.cancel(&1);
+    script.cancel(1);
     script.expect_tso(1).grant(5, 0, 1).expect_timestamp(2, 5, 0).expect_nothing();
 }
 
@@ -216,7 +216,7 @@ fn a_cancelled_waiter_is_left_out_of_the_next_request() {
 fn the_timestamp_of_a_waiter_cancelled_in_flight_is_thrown_away() {
     let mut script = PdScript::with_stream();
     script.ask_timestamp(1).ask_timestamp(2).ask_timestamp(3).expect_tso(3);
-    script.client.cancel(&2);
+    script.cancel(2);
     script.grant(5, 2, 3).expect_timestamp(1, 5, 0).expect_timestamp(3, 5, 2).expect_nothing();
 }
 
@@ -224,17 +224,29 @@ fn the_timestamp_of_a_waiter_cancelled_in_flight_is_thrown_away() {
 fn an_answer_that_was_not_fetched_can_still_be_cancelled() {
     let mut script = PdScript::with_stream();
     script.ask_timestamp(1).expect_tso(1).grant(5, 0, 1);
-    script.client.cancel(&1);
+    script.cancel(1);
     script.expect_nothing();
 }
 
 #[test]
-fn a_waiter_that_asks_again_drops_its_first_question() {
+fn a_waiter_may_have_several_questions() {
     let mut script = PdScript::with_stream();
     script.ask_timestamp(1).expect_tso(1);
     script.ask_timestamp(1);
-    script.grant(5, 0, 1).expect_no_answer();
+    script.grant(5, 0, 1).expect_timestamp(1, 5, 0);
     script.expect_tso(1).grant(5, 1, 1).expect_timestamp(1, 5, 1).expect_nothing();
+}
+
+#[test]
+fn who_asks_while_a_request_is_in_flight_need_not_poll() {
+    let mut script = PdScript::with_stream();
+    assert!(!script.client.would_queue(&PdRequest::Timestamp), "it would be sent at once");
+    script.ask_timestamp(1).expect_tso(1);
+    assert!(script.client.would_queue(&PdRequest::Timestamp));
+    assert!(!script.client.would_queue(&by_key("k")), "the stream is busy, PD is not");
+    script.ask_timestamp(2).expect_nothing();
+    script.grant(5, 0, 1).expect_timestamp(1, 5, 0);
+    script.expect_tso(1);
 }
 
 #[test]
@@ -244,7 +256,7 @@ fn no_more_questions_wait_than_the_limit_allows() {
     let mut script = PdScript::connected_with(&config);
     script.ask_timestamp(1).ask(2, by_key("k")).ask_timestamp(3);
     assert_eq!(script.expect_answer(3), Err(PdError::Overloaded { limit: 2 }));
-    script.client.cancel(&2);
+    script.cancel(2);
     script.ask_timestamp(4).expect_no_answer();
     assert_eq!(script.client.waiting_len(), 2);
 }

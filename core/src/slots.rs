@@ -10,7 +10,7 @@ const EMPTY_PLACES: usize = 64;
 /// A value that stays while thousands of newer ones come and go would stretch the window. It is moved out of it to the
 /// stragglers, at most once in its life, so that the space follows from the number of values and not from their ages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Slots<T> {
+pub(crate) struct Slots<T> {
     /// Values older than the window.
     stragglers: BTreeMap<u64, T>,
     /// The id of the first place of the window.
@@ -28,12 +28,12 @@ impl<T> Default for Slots<T> {
 
 impl<T> Slots<T> {
     /// The id that the next value will get.
-    pub(super) fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.first + self.window.len() as u64
     }
 
     /// Adds a value and returns its id.
-    pub(super) fn insert(&mut self, value: T) -> u64 {
+    pub(crate) fn insert(&mut self, value: T) -> u64 {
         let id = self.next_id();
         self.window.push_back(Some(value));
         self.occupied += 1;
@@ -43,21 +43,21 @@ impl<T> Slots<T> {
         id
     }
 
-    pub(super) fn contains(&self, id: u64) -> bool {
+    pub(crate) fn contains(&self, id: u64) -> bool {
         match self.index(id) {
             Some(index) => matches!(self.window.get(index), Some(Some(_))),
             None => self.stragglers.contains_key(&id),
         }
     }
 
-    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut T> {
         match self.index(id) {
             Some(index) => self.window.get_mut(index)?.as_mut(),
             None => self.stragglers.get_mut(&id),
         }
     }
 
-    pub(super) fn remove(&mut self, id: u64) -> Option<T> {
+    pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
         let Some(index) = self.index(id) else { return self.stragglers.remove(&id) };
         let value = self.window.get_mut(index)?.take()?;
         self.occupied -= 1;
@@ -68,13 +68,13 @@ impl<T> Slots<T> {
     }
 
     /// Every id with its value, the oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         let window = (self.first..).zip(&self.window).filter_map(|(id, value)| Some((id, value.as_ref()?)));
         self.stragglers.iter().map(|(id, value)| (*id, value)).chain(window)
     }
 
     /// Takes every value, the oldest first; ids go on.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.first += self.window.len() as u64;
         self.occupied = 0;
         let window = std::mem::take(&mut self.window).into_iter().flatten();
@@ -82,7 +82,7 @@ impl<T> Slots<T> {
     }
 
     /// How many values there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.stragglers.len() + self.occupied
     }
 
