@@ -14,6 +14,14 @@ impl<M> Shared<M> {
         Shared(Arc::new(message))
     }
 
+    /// The message, to be changed; cloned first if somebody else shares it.
+    pub fn make_mut(&mut self) -> &mut M
+    where
+        M: Clone,
+    {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// The message itself, cloned only if somebody else shares it.
     pub fn into_inner(self) -> M
     where

@@ -68,7 +68,7 @@ pub struct Grouping<I> {
     groups: Vec<Group<I>>,
     backoff: Backoff,
     deadline: Time,
-    locating: Option<Locate>,
+    locating: Option<Box<Locate>>,
 }
 
 impl<I: Keyed> Grouping<I> {
@@ -95,11 +95,17 @@ impl<I: Keyed> Grouping<I> {
 
     fn locate_next(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
         while let Some(next) = self.items.last() {
+            if let Some(region) = cx.knowledge().regions.lookup(cx.now(), next.key().as_slice()) {
+                if let Err(error) = self.take_group(region) {
+                    return self.fail(error);
+                }
+                continue;
+            }
             let locate = Locate::new(Place::Of(next.key().clone()), self.backoff.take());
-            let mut locate = locate.with_deadline(self.deadline);
+            let mut locate = Box::new(locate.with_deadline(self.deadline));
             match locate.start(cx) {
                 Poll::Ready(located) => {
-                    if let Err(error) = self.take_group(located) {
+                    if let Err(error) = self.on_located(located) {
                         return self.fail(error);
                     }
                 }
@@ -119,11 +125,17 @@ impl<I: Keyed> Grouping<I> {
         self.done(Err(Unlocated { items, error }))
     }
 
-    fn take_group(&mut self, located: Located) -> Result<(), Error> {
+    fn on_located(&mut self, located: Located) -> Result<(), Error> {
         self.backoff = located.backoff;
-        let region = located.result?;
+        self.take_group(located.result?)
+    }
+
+    fn take_group(&mut self, region: Arc<Region>) -> Result<(), Error> {
         let behind = self.items.iter().rposition(|item| !region.range.is_before_end(item.key().as_slice()));
-        let mut items = self.items.split_off(behind.map_or(0, |index| index + 1));
+        let mut items = match behind {
+            Some(index) => self.items.split_off(index + 1),
+            None => std::mem::take(&mut self.items),
+        };
         items.reverse();
         if items.is_empty() {
             return Err(not_of_place(&region));
@@ -151,7 +163,7 @@ impl<I: Keyed> Machine for Grouping<I> {
                 self.locating = Some(locate);
                 Poll::Pending
             }
-            Poll::Ready(located) => match self.take_group(located) {
+            Poll::Ready(located) => match self.on_located(located) {
                 Ok(()) => self.locate_next(cx),
                 Err(error) => self.fail(error),
             },

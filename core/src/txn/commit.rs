@@ -146,7 +146,7 @@ enum Phase {
     FetchingMinCommitTs { fetch: FetchCommitTs, groups: Vec<Group<Mutation>>, backoff: Backoff },
     Prewriting(Sharded<PrewriteShard>),
     FetchingCommitTs(FetchCommitTs),
-    CommittingPrimary(CommitPrimary),
+    CommittingPrimary(Box<CommitPrimary>),
     Ended,
 }
 
@@ -315,17 +315,19 @@ impl Commit {
             batch_bytes: cx.config().txn_batch_bytes,
             region_keys,
             mutation_count,
-            secondaries: [].into(),
+            secondaries: Arc::default(),
         }
     }
 
-    fn in_mode(&self, cx: &Context<'_>, shard: PrewriteShard, after: Timestamp) -> PrewriteShard {
-        let mut request = (*shard.request).clone();
+    fn in_mode(&self, cx: &Context<'_>, mut shard: PrewriteShard, after: Timestamp) -> PrewriteShard {
         // What the owner was asked about is PD's time, not this process's.
         let asked_at = self.options.commit_ts.ask_owner.then_some(after);
-        self.mode.fill_in(cx, &mut request, after, self.started_at, asked_at);
-        let secondaries = self.locked_keys.iter().filter(|key| self.mode.prewrites_decide() && **key != self.primary);
-        PrewriteShard { request: Shared::new(request), secondaries: secondaries.map(Key::to_bytes).collect(), ..shard }
+        self.mode.fill_in(cx, shard.request.make_mut(), after, self.started_at, asked_at);
+        if self.mode.prewrites_decide() {
+            let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary);
+            shard.secondaries = secondaries.map(Key::to_bytes).collect();
+        }
+        shard
     }
 
     /// Zero of an optimistic transaction.
@@ -421,7 +423,7 @@ impl Commit {
                     self.options.commit_ts,
                     self.options.foreground(),
                 );
-                self.commit_primary(cx, commit, CommitPrimary::start)
+                self.commit_primary(cx, Box::new(commit), CommitPrimary::start)
             }
             Poll::Ready(Err(error)) => {
                 let keys = self.locked_keys.to_vec();
@@ -433,7 +435,7 @@ impl Commit {
     fn commit_primary(
         &mut self,
         cx: &mut Context<'_>,
-        mut commit: CommitPrimary,
+        mut commit: Box<CommitPrimary>,
         step: impl FnOnce(&mut CommitPrimary, &mut Context<'_>) -> Poll<Result<PrimaryCommitted, Error>>,
     ) -> Poll<End> {
         match step(&mut commit, cx) {

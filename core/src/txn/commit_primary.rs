@@ -70,7 +70,7 @@ pub(super) struct CommitPrimary {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
-    Locating(Locate),
+    Locating(Box<Locate>),
     Calling(RegionCall<CommitRequest>),
     FetchingCommitTs(FetchCommitTs),
     BackingOff(AfterSleep),
@@ -121,8 +121,11 @@ impl CommitPrimary {
     }
 
     fn locate(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(region) = cx.knowledge().regions.lookup(cx.now(), self.primary.as_slice()) {
+            return self.call(cx, &region);
+        }
         let locate = Locate::new(Place::Of(self.primary.clone()), self.backoff.take());
-        let mut locate = locate.with_deadline(self.options.deadline);
+        let mut locate = Box::new(locate.with_deadline(self.options.deadline));
         match locate.start(cx) {
             Poll::Ready(located) => self.on_located(cx, located),
             Poll::Pending => {
