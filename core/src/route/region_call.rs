@@ -201,7 +201,7 @@ impl<R: StoreRequest> RegionCall<R> {
             Target::Key(key) => {
                 // As most regions are: then nothing has to be kept for the case that they are not.
                 if let Some(region) = cx.knowledge().regions.lookup(cx.now(), key.as_slice()) {
-                    return self.send(cx, Selector::new(region));
+                    return self.send(cx, Selector::fresh(region));
                 }
                 let locate = Locate::new(Place::Of(key.clone()), self.backoff.take());
                 let mut locate = locate.with_deadline(self.options.deadline);

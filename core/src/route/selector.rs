@@ -50,6 +50,8 @@ pub struct Selector {
     leader_only: bool,
     /// Whether the region has been given its last chance, after a store that does not know it.
     last_chance: bool,
+    /// Whether the region is known to be as it was when the selector was made, which it is until the first attempt.
+    is_fresh: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -121,7 +123,14 @@ impl Selector {
             busy: BusyLeader::default(),
             leader_only: false,
             last_chance: false,
+            is_fresh: false,
         }
+    }
+
+    /// The same for a region that was looked up in this very step, so that its leader need not be looked up again.
+    #[must_use]
+    pub fn fresh(region: Arc<Region>) -> Self {
+        Selector { is_fresh: true, ..Selector::new(region) }
     }
 
     /// The region, as it was when the selector was made (its leader may be another by now).
@@ -138,7 +147,7 @@ impl Selector {
 
     /// Chooses the replica for the next attempt. `may_read_replica` tells whether a follower could serve the request.
     pub fn next(&mut self, now: Time, knowledge: &Knowledge, may_read_replica: bool) -> Next {
-        let leader = self.leader(knowledge);
+        let leader = if std::mem::take(&mut self.is_fresh) { self.leader } else { self.leader(knowledge) };
         let of_leader = self.attempts_on(leader);
         if let Some(store) = self.leader_candidate(leader, knowledge).filter(|_| !of_leader.suspect) {
             return self.choose(now, leader, store, false);
