@@ -204,7 +204,7 @@ impl Transaction {
             Some(_) if options.shared => Err(InvalidLock::SharedInFairLocking.into()),
             Some(_) if keys.len() > 1 => {
                 let unwanted = self.finish_fair_locking()?;
-                self.pessimistic_mut()?.unwanted = unwanted;
+                self.pessimistic_mut()?.unwanted = unwanted.map(Box::new);
                 Ok(())
             }
             _ => Ok(()),

@@ -63,7 +63,7 @@ pub struct LockRequest {
     /// Whether an earlier attempt of fair locking may have left the keys locked.
     pub(super) may_be_held: bool,
     /// What an earlier attempt of fair locking has locked in vain.
-    pub(super) release: Option<PessimisticRollback>,
+    pub(super) release: Option<Box<PessimisticRollback>>,
     pub(super) primary: Key,
     /// Whether the primary is one of the keys, and not locked yet.
     pub(super) chooses_primary: bool,
@@ -164,8 +164,8 @@ enum Phase {
     FetchingTimestamp(FetchTimestamp),
     Grouping(Grouping<LockItem>),
     /// The other groups wait for the primary's.
-    LockingPrimary(Sharded<LockShard>, Vec<Group<LockItem>>, Backoff),
-    LockingOthers(Sharded<LockShard>),
+    LockingPrimary(Box<Sharded<LockShard>>, Vec<Group<LockItem>>, Backoff),
+    LockingOthers(Box<Sharded<LockShard>>),
     /// After a deadlock.
     RollingBack(Box<PessimisticRollback>, Box<Error>),
     Pausing(Box<Error>),
@@ -243,7 +243,7 @@ impl LockKeys {
             Err(Unlocated { error, .. }) => return self.done(Err(error)),
         };
         self.regions = groups.len() as u64;
-        let mut batches = Sharded::new(self.shard(cx), cx.config().operation_concurrency);
+        let mut batches = Box::new(Sharded::new(self.shard(cx), cx.config().operation_concurrency));
         let mut others = primary_first(groups, &self.request.primary, batches.shard());
         if !self.request.chooses_primary {
             for group in others {
@@ -279,7 +279,7 @@ impl LockKeys {
     fn on_batches(
         &mut self,
         cx: &mut Context<'_>,
-        mut batches: Sharded<LockShard>,
+        mut batches: Box<Sharded<LockShard>>,
         mut others: Option<(Vec<Group<LockItem>>, Backoff)>,
     ) -> Poll<End> {
         loop {
@@ -418,7 +418,7 @@ impl LockKeys {
     fn fail(
         &mut self,
         cx: &mut Context<'_>,
-        mut batches: Sharded<LockShard>,
+        mut batches: Box<Sharded<LockShard>>,
         others: &[Group<LockItem>],
         mut error: Error,
         in_doubt: bool,
@@ -499,7 +499,7 @@ impl Machine for LockKeys {
         }
         self.since = cx.now();
         if let Some(release) = self.request.release.take() {
-            cx.spawn(release);
+            cx.spawn(*release);
         }
         if self.request.items.is_empty() {
             let keys = std::mem::take(&mut self.request.held);

@@ -43,7 +43,7 @@ pub(super) struct Pessimistic {
     /// Locked keys of which it was not asked whether they exist.
     pub(super) unchecked: BTreeSet<Key>,
     /// What fair locking has locked in vain, until there is a machine to release it.
-    pub(super) unwanted: Option<PessimisticRollback>,
+    pub(super) unwanted: Option<Box<PessimisticRollback>>,
     /// Keys that may be locked though nobody knows.
     pub(super) in_doubt: BTreeSet<Key>,
     /// The newest timestamp of a release: a lock taken at this or before may go with it.
