@@ -85,12 +85,6 @@ impl World {
         self
     }
 
-    /// What the client knows.
-    #[must_use]
-    pub fn knowledge(&self) -> &Knowledge {
-        &self.knowledge
-    }
-
     /// Whether the region of a key is known.
     #[must_use]
     pub fn locate(&self, key: &Key) -> bool {
@@ -264,7 +258,7 @@ mod tests {
     #[test]
     fn every_key_is_in_a_known_region() {
         let world = world(KeyCodec::Raw, 1000);
-        assert_eq!(world.knowledge().regions.len(), 1000);
+        assert_eq!(world.knowledge.regions.len(), 1000);
         assert!(keys::random(1000).iter().all(|key| world.locate(key)));
     }
 
