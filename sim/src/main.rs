@@ -14,7 +14,8 @@ use tikv_sim::cluster::{ClusterOptions, Effect, Fault, SplitCheck, StoreOptions,
 use tikv_sim::serve::{ServeOptions, ServedCluster};
 use tokio::sync::oneshot;
 
-/// A simulation allocates some hundred times a transaction: a fifth of its time, with the allocator of the system.
+/// A simulation allocates some two hundred times a transaction.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
