@@ -14,12 +14,23 @@ pub const TXN_RECORDS: std::ops::Range<&str> = "txn/".."txn0";
 
 /// The key of a raw record, 16 bytes.
 pub fn record(number: u64) -> Vec<u8> {
-    format!("raw/{number:012}").into_bytes()
+    key(b"raw/", number)
 }
 
 /// The key of a transactional record, 16 bytes.
 pub fn txn_record(number: u64) -> Vec<u8> {
-    format!("txn/{number:012}").into_bytes()
+    key(b"txn/", number)
+}
+
+/// Made by hand: what `format` takes for it is a tenth of what a client takes for a raw get.
+fn key(prefix: &[u8; 4], mut number: u64) -> Vec<u8> {
+    let mut key = [b'0'; 16];
+    key[..4].copy_from_slice(prefix);
+    for digit in key[4..].iter_mut().rev() {
+        *digit += (number % 10) as u8;
+        number /= 10;
+    }
+    key.to_vec()
 }
 
 /// What every record holds.
@@ -75,6 +86,12 @@ mod tests {
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), 300);
+    }
+
+    #[test]
+    fn keys_are_numbers_in_digits() {
+        assert_eq!(record(12_345), b"raw/000000012345");
+        assert_eq!(txn_record(0), b"txn/000000000000");
     }
 
     #[test]
