@@ -12,7 +12,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`codec`], [`canary`], [`config`] |
+//! | values | [`time`], [`rng`], [`key`], [`timestamp`], [`slots`], [`codec`], [`canary`], [`config`] |
 //! | the writes of a transaction | [`membuffer`] |
 //! | what can be asked of TiKV and PD | [`request`], [`keyspace`] |
 //! | what goes wrong, and when to try again | [`error`], [`backoff`] |
