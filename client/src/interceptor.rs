@@ -79,7 +79,7 @@ impl Interceptors {
     }
 
     /// Shows them a call that is about to be sent.
-    pub(crate) fn before(&self, now: impl FnOnce() -> Time, call: &mut Call) -> Option<Box<Watched>> {
+    pub(crate) fn before(&self, now: Time, call: &mut Call) -> Option<Box<Watched>> {
         let by = self.0.as_ref()?;
         let Call { store_id, address, context, request, .. } = call;
         let (request, mut message) = (request.kind(), context.to_message());
@@ -87,7 +87,7 @@ impl Interceptors {
         by.iter().for_each(|one| one.before(&mut rpc));
         *context = CallContext::from(message);
         let (by, store_id, address) = (Arc::clone(by), *store_id, Arc::clone(address));
-        Some(Box::new(Watched { by, request, store_id, address, since: now() }))
+        Some(Box::new(Watched { by, request, store_id, address, since: now }))
     }
 }
 

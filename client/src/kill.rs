@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures::future::{Either, select};
+use smallvec::SmallVec;
 use tikv_core::machine::Machine;
 
 use crate::Error;
@@ -52,7 +53,8 @@ pub(crate) struct KillSwitch {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    wakers: Vec<(u64, Waker)>,
+    /// One, most of the time.
+    wakers: SmallVec<[(u64, Waker); 1]>,
 }
 
 impl KillSwitch {

@@ -3,15 +3,16 @@
 use tikv_core::machine::{Call, Observation};
 use tracing::Span;
 
-/// The span of one RPC to a store, from its submission to its answer.
-pub(crate) fn call_span(call: &Call) -> Span {
-    tracing::debug_span!(
+/// The span of one RPC to a store, from its submission to its answer; `None` if nobody wants to see it.
+pub(crate) fn call_span(call: &Call) -> Option<Box<Span>> {
+    let span = tracing::debug_span!(
         "tikv.rpc",
         request = call.request.kind().facts().name,
         store_id = call.store_id,
         region_id = call.context.region_id,
         retry = call.context.is_retry_request,
-    )
+    );
+    (!span.is_disabled()).then(|| Box::new(span))
 }
 
 /// Emits `observation` as an event of the current span.

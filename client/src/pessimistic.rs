@@ -109,7 +109,7 @@ impl Transaction {
             return self.batch_get(keys).await;
         }
         let _turn = self.turn().await?;
-        let locked = self.lock_now(keys.clone(), self.inner.lock.return_values()).await?;
+        let locked = self.lock_now(keys.clone(), self.lock_options().return_values()).await?;
         let mut values = BTreeMap::new();
         let mut held = Vec::new();
         for locked in locked {
@@ -148,7 +148,7 @@ impl Transaction {
         match buffered {
             Buffered::Value(_) => return Err(Error::KeyExists { key }),
             Buffered::Deleted => {
-                self.lock_now(vec![key.clone()], self.inner.lock).await?;
+                self.lock_now(vec![key.clone()], self.lock_options()).await?;
             }
             Buffered::Unknown => self.lock_absent(&key).await?,
         }
@@ -156,7 +156,7 @@ impl Transaction {
     }
 
     async fn lock_absent(&self, key: &Key) -> Result<(), Error> {
-        match self.lock_now(vec![key.clone()], self.inner.lock.must_not_exist()).await {
+        match self.lock_now(vec![key.clone()], self.lock_options().must_not_exist()).await {
             Ok(_) => Ok(()),
             // It is locked already, so that what is there stays there.
             Err(Error::InvalidLock(InvalidLock::ExistenceUnknown { .. })) => {
@@ -194,7 +194,7 @@ impl Transaction {
     /// [`Error::TxnFinished`], [`Error::InvalidLock`] of an optimistic transaction, one in fair locking, or one that is just
     /// locking keys.
     pub fn fair_locking(&self) -> Result<FairLocking, Error> {
-        let now = self.inner.client.shared().runtime.now();
+        let now = self.inner.client().shared().runtime.now();
         self.txn().start_fair_locking(now)?;
         Ok(FairLocking { txn: self.clone(), ended: false })
     }
@@ -213,11 +213,12 @@ impl Transaction {
 
     /// The present in which locked keys cannot change.
     fn as_locked(&self) -> Snapshot {
-        let snapshot = Snapshot::new(self.inner.client.clone(), self.txn().for_update_ts());
-        match self.inner.timeout {
-            Some(timeout) => snapshot.with_timeout(timeout),
-            None => snapshot,
-        }
+        self.inner.snapshot.plain_at(self.txn().for_update_ts())
+    }
+
+    /// How it locks keys unless it is told otherwise.
+    fn lock_options(&self) -> LockOptions {
+        self.inner.locking.as_ref().map_or_else(LockOptions::default, |locking| locking.options)
     }
 
     /// What an optimistic transaction does to lock keys.
@@ -229,13 +230,13 @@ impl Transaction {
 
     /// It must be the caller's turn.
     async fn lock_now(&self, keys: Vec<Key>, mut options: LockOptions) -> Result<Vec<LockedKey>, Error> {
-        let now = self.inner.client.shared().runtime.now();
-        let timeout = self.inner.timeout.map_or(Time::MAX, |timeout| now + timeout);
-        options.deadline = options.deadline.min(timeout);
+        let now = self.inner.client().shared().runtime.now();
+        let deadline = self.inner.snapshot.deadline().unwrap_or(Time::MAX);
+        options.deadline = options.deadline.min(deadline);
         let request = self.txn().begin_lock(now, keys, options)?;
         let call = LockCall { txn: self, ended: false };
         let span = tracing::debug_span!("tikv.txn", operation = "lock_keys", start_ts = %self.start_ts());
-        let end = self.inner.client.drive(KeyCodec::Txn, LockKeys::new(request)).instrument(span);
+        let end = self.inner.client().drive(KeyCodec::Txn, LockKeys::new(request)).instrument(span);
         // A call that is killed is dropped.
         self.inner.kill.run(async { call.end(end.await) }).await
     }
@@ -293,7 +294,7 @@ impl FairLocking {
     /// [`Error::TxnFinished`], [`Error::InvalidLock`] while keys are being locked, or if fair locking was ended by a call for
     /// several keys.
     pub fn retry(&mut self) -> Result<(), Error> {
-        let now = self.txn.inner.client.shared().runtime.now();
+        let now = self.txn.inner.client().shared().runtime.now();
         let unwanted = self.txn.txn().retry_fair_locking(now)?;
         self.end(unwanted);
         Ok(())

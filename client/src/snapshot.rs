@@ -13,7 +13,7 @@ use tikv_core::txn::{OwnRead, OwnReadEnd, OwnReadRequest};
 use tracing::Instrument;
 
 use crate::range::key_range;
-use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
+use crate::{Client, Direction, Error, Key, KeyRange, Pair, Time, Timestamp};
 
 /// A consistent view of all transactional keys at one timestamp. Cheap to clone; clones share what was learnt about locks.
 ///
@@ -174,8 +174,7 @@ impl Snapshot {
         if read_ts == Timestamp::MAX || newest.is_some_and(|newest| read_ts <= newest) {
             return Ok(());
         }
-        let deadline = self.timeout.map(|limit| self.client.shared().runtime.now() + limit);
-        if read_ts > self.client.timestamp_before(deadline).await? {
+        if read_ts > self.client.timestamp_before(self.deadline()).await? {
             return Err(Error::InvalidArgument(format!("a read at {read_ts}, which PD has not given yet").into()));
         }
         Ok(())
@@ -183,10 +182,24 @@ impl Snapshot {
 
     fn options(&self) -> SnapshotOptions {
         let mut options = self.options.clone();
-        if let Some(timeout) = self.timeout {
-            options.call.deadline = self.client.shared().runtime.now() + timeout;
+        if let Some(deadline) = self.deadline() {
+            options.call.deadline = deadline;
         }
         options
+    }
+
+    /// When a call that begins now has to end.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.timeout.map(|limit| self.client.shared().runtime.now() + limit)
+    }
+
+    /// A snapshot without special options at another timestamp, with the same time limit.
+    pub(crate) fn plain_at(&self, read_ts: Timestamp) -> Self {
+        Snapshot { timeout: self.timeout, ..Snapshot::new(self.client.clone(), read_ts) }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     fn known(&self) -> MutexGuard<'_, ReadThrough> {

@@ -159,33 +159,32 @@ pub struct Transaction {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// Each transaction takes this much memory, and `malloc` has little of what is above a kilobyte at hand.
 pub(crate) struct Inner {
-    pub(crate) client: Client,
+    /// It has the client as well.
     pub(crate) snapshot: Snapshot,
-    pub(crate) timeout: Option<Duration>,
-    /// How it locks keys unless it is told otherwise.
-    pub(crate) lock: LockOptions,
+    /// `None` if it is optimistic.
+    pub(crate) locking: Option<Box<Locking>>,
     /// Who is asked whether it may commit.
     check: Option<CommitChecker>,
     leave_out: Option<WriteFilter>,
     pub(crate) kill: Arc<KillSwitch>,
     /// Whose turn it is to lock keys, or to commit.
     turn: futures::lock::Mutex<()>,
-    /// The heartbeat of a pessimistic transaction that holds locks.
-    pub(crate) keep_alive: Mutex<Option<KeepAlive>>,
     /// Held for a look-up or a change of the buffer, never across an await.
     txn: Mutex<txn::Transaction>,
 }
 
+/// What only a pessimistic transaction has.
+pub(crate) struct Locking {
+    /// How it locks keys unless it is told otherwise.
+    pub(crate) options: LockOptions,
+    /// Its heartbeat, while it holds locks.
+    heartbeat: Mutex<Option<KeepAlive>>,
+}
+
 impl Transaction {
     pub(crate) fn new(client: Client, start_ts: Timestamp, options: TransactionOptions) -> Self {
-        let mut snapshot = Snapshot::new(client.clone(), start_ts);
-        if let Some(change) = options.reads {
-            snapshot = snapshot.with_options(&*change.0);
-        }
-        if let Some(timeout) = options.timeout {
-            snapshot = snapshot.with_timeout(timeout);
-        }
         let TransactionOptions { async_commit, one_phase_commit, .. } = options;
         let commit = CommitOptions { async_commit, one_phase_commit, ..CommitOptions::new(client.config()) };
         let commit = match options.commit {
@@ -195,17 +194,22 @@ impl Transaction {
         let now = client.shared().runtime.now();
         let txn = txn::Transaction::new(client.config(), start_ts, now, commit);
         let txn = Mutex::new(if options.pessimistic { txn.into_pessimistic() } else { txn });
+        let mut snapshot = Snapshot::new(client, start_ts);
+        if let Some(change) = options.reads {
+            snapshot = snapshot.with_options(&*change.0);
+        }
+        if let Some(timeout) = options.timeout {
+            snapshot = snapshot.with_timeout(timeout);
+        }
+        let locking = || Box::new(Locking { options: options.lock, heartbeat: Mutex::new(None) });
         Transaction {
             inner: Arc::new(Inner {
-                client,
                 snapshot,
-                timeout: options.timeout,
-                lock: options.lock,
+                locking: options.pessimistic.then(locking),
                 check: options.check,
                 leave_out: options.leave_out,
                 kill: Arc::default(),
                 turn: Default::default(),
-                keep_alive: Mutex::new(None),
                 txn,
             }),
         }
@@ -227,8 +231,8 @@ impl Transaction {
     /// reached for too long, or it is older than an hour, or they are gone already. Its commit will tell. client-go: `LockCtx.LockExpired`.
     #[must_use]
     pub fn may_lose_locks(&self) -> bool {
-        let running = self.inner.keep_alive.lock().unwrap_or_else(PoisonError::into_inner);
-        running.as_ref().is_some_and(KeepAlive::has_ended)
+        let locking = self.inner.locking.as_ref();
+        locking.is_some_and(|locking| locking.heartbeat().as_ref().is_some_and(KeepAlive::has_ended))
     }
 
     /// The committed data that it reads, without its own writes.
@@ -396,13 +400,13 @@ impl Transaction {
                 return Err(error);
             }
         };
-        if let Some(timeout) = self.inner.timeout {
-            request.options.call.deadline = self.inner.client.shared().runtime.now() + timeout;
+        if let Some(deadline) = self.inner.snapshot.deadline() {
+            request.options.call.deadline = deadline;
         }
         request.options.commit_ts.ask_owner = self.inner.check.is_some();
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
         let (check, kill) = (self.inner.check.as_ref(), &self.inner.kill);
-        let end = self.inner.client.commit_in_turn(request, check, kill).instrument(span).await;
+        let end = self.inner.client().commit_in_turn(request, check, kill).instrument(span).await;
         self.txn().end_commit(&end);
         self.inner.keep_alive();
         end
@@ -476,18 +480,23 @@ impl Transaction {
 }
 
 impl Inner {
+    pub(crate) fn client(&self) -> &Client {
+        self.snapshot.client()
+    }
+
     fn txn(&self) -> MutexGuard<'_, txn::Transaction> {
         self.txn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees to it that the locks are kept alive as long as they are needed, and no longer.
     pub(crate) fn keep_alive(&self) {
+        let Some(locking) = &self.locking else { return };
         let wanted = self.txn().keep_alive();
-        let mut running = self.keep_alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = locking.heartbeat();
         match wanted {
             None => *running = None,
             Some(heartbeat) if running.as_ref().is_some_and(|running| running.keeps(heartbeat.primary())) => {}
-            Some(heartbeat) => *running = Some(KeepAlive::start(&self.client, heartbeat)),
+            Some(heartbeat) => *running = Some(KeepAlive::start(self.client(), heartbeat)),
         }
     }
 
@@ -500,8 +509,14 @@ impl Inner {
 
     pub(crate) fn spawn(&self, rollback: Option<PessimisticRollback>) {
         if let Some(rollback) = rollback {
-            self.client.spawn(KeyCodec::Txn, rollback);
+            self.client().spawn(KeyCodec::Txn, rollback);
         }
+    }
+}
+
+impl Locking {
+    fn heartbeat(&self) -> MutexGuard<'_, Option<KeepAlive>> {
+        self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

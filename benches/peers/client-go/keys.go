@@ -19,18 +19,30 @@ var (
 	txnRecordsTo = []byte("txn0")
 )
 
-func record(number int) []byte    { return fmt.Appendf(nil, "raw/%012d", number) }
-func txnRecord(number int) []byte { return fmt.Appendf(nil, "txn/%012d", number) }
+func record(number int) []byte    { return key("raw/", number) }
+func txnRecord(number int) []byte { return key("txn/", number) }
+
+// key is made by hand, as in ../load: fmt would be a good part of what is measured.
+func key(prefix string, number int) []byte {
+	key := make([]byte, 16)
+	copy(key, prefix)
+	for at := len(key) - 1; at >= len(prefix); at-- {
+		key[at] = byte('0' + number%10)
+		number /= 10
+	}
+	return key
+}
 
 // keys are the choices of one caller.
 type keys struct {
 	rng     *rand.Rand
-	caller  int
+	own     string // what the keys to write begin with: nobody else's do
 	written int
 }
 
 func newKeys(caller int) *keys {
-	return &keys{rng: rand.New(rand.NewSource(int64(caller))), caller: caller}
+	own := fmt.Sprintf("w%05x%04x", os.Getpid()%(1<<20), caller)
+	return &keys{rng: rand.New(rand.NewSource(int64(caller))), own: own}
 }
 
 // any is the number of any record.
@@ -39,16 +51,13 @@ func (k *keys) any() int { return k.rng.Intn(records) }
 // chance tells whether an event happens that does so of100 times of 100.
 func (k *keys) chance(of100 int) bool { return k.rng.Intn(100) < of100 }
 
-// process is a part of what callers write: see Keys::to_write in ../load.
-var process = os.Getpid() % (1 << 20)
-
 // toWrite gives the next keys to write in a transaction; no other caller has them.
 func (k *keys) toWrite(count int) [][]byte {
 	first := k.written % 100_000
 	k.written += count
 	all := make([][]byte, count)
 	for i := range all {
-		all[i] = fmt.Appendf(nil, "w%05x%04x%06d", process, k.caller, first+i)
+		all[i] = key(k.own, first+i)
 	}
 	return all
 }

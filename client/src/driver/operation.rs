@@ -12,6 +12,7 @@ use tikv_core::machine::{self, Abandoned, Call, Command, Event, Machine, Outbox,
 use tikv_core::pd::QuestionId;
 use tikv_core::request::pd::PdRequest;
 use tikv_core::rng::Rng;
+use tikv_core::time::Time;
 use tracing::Span;
 
 use super::{Mailbox, Shared, Waiter};
@@ -56,8 +57,8 @@ struct Wait {
     on: WaitOn,
     /// Somebody looks at the call.
     watched: Option<Box<Watched>>,
-    /// Open until the answer is taken, or no longer waited for.
-    _span: Span,
+    /// Open until the answer is taken, or no longer waited for; `None` if nobody traces.
+    _span: Option<Box<Span>>,
 }
 
 enum WaitOn {
@@ -172,32 +173,33 @@ impl<M: Machine> Running<M> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<M::Output> {
         self.mailbox.register(cx.waker());
-        self.carry_out();
+        let now = self.shared.runtime.now();
+        self.carry_out(now);
         if !self.started {
             self.started = true;
-            if let Poll::Ready(output) = self.step(Machine::start) {
+            if let Poll::Ready(output) = self.step(now, Machine::start) {
                 return Poll::Ready(output);
             }
         }
         while let Some((token, event)) = self.next_event(cx) {
-            if let Poll::Ready(output) = self.step(|machine, cx| machine.handle(cx, token, event)) {
+            if let Poll::Ready(output) = self.step(now, |machine, cx| machine.handle(cx, token, event)) {
                 return Poll::Ready(output);
             }
         }
         Poll::Pending
     }
 
-    fn step<T>(&mut self, step: impl FnOnce(&mut M, &mut machine::Context<'_>) -> T) -> T {
+    fn step<T>(&mut self, now: Time, step: impl FnOnce(&mut M, &mut machine::Context<'_>) -> T) -> T {
         let shared = &self.shared;
         let mut cx = machine::Context::new(
-            shared.runtime.now(),
+            now,
             &mut self.rng,
             shared.knowledge(self.codec),
             &shared.config,
             &mut self.outbox,
         );
         let result = step(&mut self.machine, &mut cx);
-        self.carry_out();
+        self.carry_out(now);
         result
     }
 
@@ -220,11 +222,11 @@ impl<M: Machine> Running<M> {
         None
     }
 
-    fn carry_out(&mut self) {
+    fn carry_out(&mut self, now: Time) {
         while let Some(command) = self.outbox.pop() {
             match command {
-                Command::Call(call) => self.call(call),
-                Command::Pd { token, request } => self.ask_pd(token, request),
+                Command::Call(call) => self.call(now, call),
+                Command::Pd { token, request } => self.ask_pd(now, token, request),
                 Command::CheckCommit { token, start_ts, commit_ts } => {
                     let Some(check) = &self.check else {
                         let nobody = Err(Arc::from("nobody is there to be asked"));
@@ -237,7 +239,7 @@ impl<M: Machine> Running<M> {
                     self.wait(token, WaitOn::Future(Box::pin(checked)));
                 }
                 Command::Sleep { token, until, .. } => {
-                    let sleep = self.shared.runtime.sleep(until.saturating_since(self.shared.runtime.now()));
+                    let sleep = self.shared.runtime.sleep(until.saturating_since(now));
                     let woken = async move {
                         sleep.await;
                         Event::Woken
@@ -258,9 +260,9 @@ impl<M: Machine> Running<M> {
         }
     }
 
-    fn call(&mut self, mut call: Call) {
+    fn call(&mut self, now: Time, mut call: Call) {
         let token = call.token;
-        let watched = self.interceptors.before(|| self.shared.runtime.now(), &mut call);
+        let watched = self.interceptors.before(now, &mut call);
         let span = observe::call_span(&call);
         if call.request.kind().batch_slot().is_none() {
             let future = self.shared.stores.unary(call);
@@ -279,8 +281,7 @@ impl<M: Machine> Running<M> {
         self.waits.push(Wait { token, on, watched, _span: span });
     }
 
-    fn ask_pd(&mut self, token: Token, request: PdRequest) {
-        let now = self.shared.runtime.now();
+    fn ask_pd(&mut self, now: Time, token: Token, request: PdRequest) {
         let deadline = now + self.shared.config.pd_timeout;
         let on = match self.shared.pd.submit(now, Waiter::new(&self.mailbox, token), request, deadline) {
             Ok(question) => WaitOn::Pd(question),
@@ -293,7 +294,7 @@ impl<M: Machine> Running<M> {
     }
 
     fn wait(&mut self, token: Token, on: WaitOn) {
-        self.waits.push(Wait { token, on, watched: None, _span: Span::none() });
+        self.waits.push(Wait { token, on, watched: None, _span: None });
     }
 
     /// Shows who looks how a call ended; `None` if nobody waits for it any more.
@@ -327,6 +328,7 @@ impl<M: Machine> Running<M> {
     }
 
     fn abandon(&mut self) -> Abandoned {
-        self.step(Machine::abandon)
+        let now = self.shared.runtime.now();
+        self.step(now, Machine::abandon)
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
-use tikv_core::error::{Execution, Fault, FaultKind};
+use tikv_core::error::{Execution, Fault, FaultKind, PdError};
 use tikv_core::machine::Event;
 use tikv_core::pd::{CallId, PdClient, PdEffect, PdInput, QuestionId, StreamId};
 use tikv_core::request::pd::{PdRequest, PdResponse};
@@ -97,6 +97,7 @@ impl PdService {
             calls: FuturesUnordered::new(),
             streams: BTreeMap::new(),
             timer: Timer::default(),
+            batch: Batch::default(),
         };
         task.await;
     }
@@ -115,6 +116,15 @@ struct Task {
     calls: FuturesUnordered<BoxFuture<'static, (CallId, Result<Bytes, Fault>)>>,
     streams: BTreeMap<StreamId, Stream>,
     timer: Timer,
+    batch: Batch,
+}
+
+/// What one look at the client and at the network brings. Empty in between; kept for its space.
+#[derive(Default)]
+struct Batch {
+    completions: Vec<(Waiter, Result<PdResponse, PdError>)>,
+    effects: Vec<PdEffect>,
+    inputs: Vec<PdInput>,
 }
 
 /// One bidirectional stream, opened while messages for it may already wait.
@@ -140,16 +150,16 @@ impl Future for Task {
             if task.serve_client() {
                 return Poll::Ready(());
             }
-            let inputs = task.poll_network(cx);
+            task.poll_network(cx);
             let now = task.runtime.now();
             let mut state = task.service.lock();
             let due = state.client.poll_timeout().map(|(due, _)| due);
             state.due = due.unwrap_or(Time::MAX);
             let timed_out = task.timer.poll(cx, &*task.runtime, due);
-            if inputs.is_empty() && !timed_out {
+            if task.batch.inputs.is_empty() && !timed_out {
                 return Poll::Pending;
             }
-            for input in inputs {
+            for input in task.batch.inputs.drain(..) {
                 state.client.handle(now, input);
             }
             if timed_out {
@@ -162,7 +172,7 @@ impl Future for Task {
 impl Task {
     /// Hands out what the client has answered and carries out what it wants. True when all is over.
     fn serve_client(&mut self) -> bool {
-        let (mut completions, mut effects) = (Vec::new(), Vec::new());
+        let Batch { completions, effects, .. } = &mut self.batch;
         let closed = {
             let mut state = self.service.lock();
             state.is_woken = false;
@@ -180,15 +190,15 @@ impl Task {
             self.knowledge.raw.clock.learn(now, newest);
             self.knowledge.txn.clock.learn(now, newest);
         }
-        for (waiter, result) in completions {
+        for (waiter, result) in completions.drain(..) {
             waiter.deliver(Event::Pd(result));
         }
         if closed {
             return true;
         }
-        for effect in effects {
-            self.carry_out(effect);
-        }
+        let mut effects = std::mem::take(effects);
+        effects.drain(..).for_each(|effect| self.carry_out(effect));
+        self.batch.effects = effects;
         false
     }
 
@@ -229,8 +239,8 @@ impl Task {
         }
     }
 
-    fn poll_network(&mut self, cx: &mut Context<'_>) -> Vec<PdInput> {
-        let mut inputs = Vec::new();
+    fn poll_network(&mut self, cx: &mut Context<'_>) {
+        let inputs = &mut self.batch.inputs;
         while let Poll::Ready(Some((call, result))) = self.calls.poll_next_unpin(cx) {
             inputs.push(PdInput::Reply { call, result });
         }
@@ -246,7 +256,6 @@ impl Task {
             self.streams.remove(&stream);
             inputs.push(PdInput::StreamClosed { stream, fault });
         }
-        inputs
     }
 
     fn connector(&mut self, address: &Arc<str>) -> Arc<Connector> {

@@ -28,9 +28,10 @@ pub struct ChildId(pub u32);
 pub struct FanOut<M: Machine> {
     limit: usize,
     next_id: u32,
-    waiting: VecDeque<(ChildId, Box<M>)>,
-    /// Those that run, in order.
-    running: Vec<(ChildId, Box<M>)>,
+    /// In the order in which they were added: those that run, then those that wait.
+    children: VecDeque<(ChildId, Box<M>)>,
+    /// How many run.
+    running: usize,
     /// Who waits for which answer, in the order of the tokens.
     routes: Vec<(Token, ChildId)>,
     finished: VecDeque<(ChildId, M::Output)>,
@@ -43,8 +44,8 @@ impl<M: Machine> FanOut<M> {
         FanOut {
             limit: limit.max(1),
             next_id: 0,
-            waiting: VecDeque::new(),
-            running: Vec::new(),
+            children: VecDeque::new(),
+            running: 0,
             routes: Vec::new(),
             finished: VecDeque::new(),
         }
@@ -54,21 +55,24 @@ impl<M: Machine> FanOut<M> {
     pub fn add(&mut self, child: M) -> ChildId {
         let id = ChildId(self.next_id);
         self.next_id += 1;
-        self.waiting.push_back((id, Box::new(child)));
+        self.children.push_back((id, Box::new(child)));
         id
     }
 
     /// Starts waiting children while there is room.
     pub fn run(&mut self, cx: &mut Context<'_>) {
-        while self.running.len() < self.limit {
-            let Some((id, mut child)) = self.waiting.pop_front() else { return };
-            let mark = cx.mark();
+        while self.running < self.limit {
+            let Some((id, child)) = self.children.get_mut(self.running) else { return };
+            let (id, mark) = (*id, cx.mark());
             match child.start(cx) {
                 Poll::Pending => {
-                    self.running.push((id, child));
+                    self.running += 1;
                     self.route(mark, cx.mark(), id);
                 }
-                Poll::Ready(output) => self.finished.push_back((id, output)),
+                Poll::Ready(output) => {
+                    self.children.remove(self.running);
+                    self.finish(id, output);
+                }
             }
         }
     }
@@ -83,15 +87,16 @@ impl<M: Machine> FanOut<M> {
     pub fn handle(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> bool {
         let Ok(route) = self.routes.binary_search_by_key(&token, |(token, _)| *token) else { return false };
         let (_, id) = self.routes.remove(route);
-        let Ok(place) = self.running.binary_search_by_key(&id, |(id, _)| *id) else { return false };
-        let child = &mut self.running[place].1;
+        let Ok(place) = self.children.binary_search_by_key(&id, |(id, _)| *id) else { return false };
+        let child = &mut self.children[place].1;
         let mark = cx.mark();
         match child.handle(cx, token, event) {
             Poll::Pending => self.route(mark, cx.mark(), id),
             Poll::Ready(output) => {
-                self.running.remove(place);
+                self.children.remove(place);
+                self.running -= 1;
                 self.routes.retain(|(_, owner)| *owner != id);
-                self.finished.push_back((id, output));
+                self.finish(id, output);
             }
         }
         true
@@ -108,35 +113,43 @@ impl<M: Machine> FanOut<M> {
     /// Forgets all children, and cancels what the running ones wait for. Outputs not yet taken are kept.
     pub fn cancel_all(&mut self, cx: &mut Context<'_>) {
         self.routes.drain(..).for_each(|(token, _)| cx.cancel(token));
-        self.waiting.clear();
-        self.running.clear();
+        self.children.clear();
+        self.running = 0;
     }
 
     /// Forgets the children that have not started.
     pub fn cancel_waiting(&mut self) {
-        self.waiting.clear();
+        self.children.truncate(self.running);
     }
 
     /// Whether no child waits, runs or has an output to be taken.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.finished.is_empty()
+        self.children.is_empty() && self.finished.is_empty()
     }
 
     /// The children that run now.
     pub fn running(&self) -> impl Iterator<Item = (ChildId, &M)> {
-        self.running.iter().map(|(id, child)| (*id, &**child))
+        self.children.range(..self.running).map(|(id, child)| (*id, &**child))
     }
 
     /// The children that wait to be started.
     pub fn waiting(&self) -> impl Iterator<Item = (ChildId, &M)> {
-        self.waiting.iter().map(|(id, child)| (*id, &**child))
+        self.children.range(self.running..).map(|(id, child)| (*id, &**child))
     }
 
     /// How many children wait to be started.
     #[must_use]
     pub fn waiting_len(&self) -> usize {
-        self.waiting.len()
+        self.children.len() - self.running
+    }
+
+    fn finish(&mut self, id: ChildId, output: M::Output) {
+        // Outputs are large, and most are taken before the next one comes.
+        if self.finished.capacity() == 0 {
+            self.finished.reserve_exact(1);
+        }
+        self.finished.push_back((id, output));
     }
 
     /// What was issued between two marks is for this child.

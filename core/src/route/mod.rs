@@ -31,6 +31,7 @@ pub use region_error::RegionErrorKind;
 pub use selector::{Choice, LeaderHint, Next, Selector};
 pub use shard_call::{ShardCall, ShardReply};
 pub use sharded::{Shard, ShardEnd, Sharded};
+pub(crate) use sharded::{divide, is_batch};
 
 use crate::backoff::{Backoff, Tuning};
 use crate::config::Config;

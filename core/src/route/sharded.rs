@@ -111,12 +111,12 @@ impl<S: Shard> Sharded<S> {
 
     /// Adds items whose region is known already.
     pub fn add_group(&mut self, cx: &mut Context<'_>, group: Group<S::Item>, backoff: &Backoff, is_retry: bool) {
-        for items in self.batches(group.items) {
+        let (shard, tasks) = (&self.shard, &mut self.tasks);
+        divide(shard, group, |Group { region, items }| {
             // What is located anew meets the same obstacle as before: its sleeps go on growing.
             let backoff = if is_retry { backoff.clone() } else { backoff.fork() };
-            let child = self.shard.child(cx, Arc::clone(&group.region), items, backoff, is_retry);
-            self.tasks.add(Task::Child(child));
-        }
+            tasks.add(Task::Child(shard.child(cx, region, items, backoff, is_retry)));
+        });
     }
 
     /// Starts what there is room for.
@@ -177,23 +177,33 @@ impl<S: Shard> Sharded<S> {
     pub fn is_idle(&self) -> bool {
         self.tasks.is_idle()
     }
+}
 
-    fn batches(&self, items: Vec<S::Item>) -> Vec<Vec<S::Item>> {
-        let mut batches = Vec::new();
-        let (mut batch, mut weight) = (Vec::new(), 0);
-        for item in items {
-            weight = self.shard.weight(&item).saturating_add(weight);
-            batch.push(item);
-            if weight >= self.shard.batch_limit() {
-                batches.push(std::mem::take(&mut batch));
-                weight = 0;
-            }
-        }
-        if !batch.is_empty() {
-            batches.push(batch);
-        }
-        batches
+/// Divides a group into batches as `shard` wants them, each of them a group again, in the order of the items.
+pub(crate) fn divide<S: Shard>(shard: &S, group: Group<S::Item>, mut take: impl FnMut(Group<S::Item>)) {
+    if is_batch(shard, &group.items) {
+        return take(group);
     }
+    let mut items = group.items.into_iter();
+    while items.len() > 0 {
+        let len = batch_len(shard, items.as_slice());
+        take(Group { region: Arc::clone(&group.region), items: items.by_ref().take(len).collect() });
+    }
+}
+
+/// Whether these items need not be divided.
+pub(crate) fn is_batch<S: Shard>(shard: &S, items: &[S::Item]) -> bool {
+    !items.is_empty() && batch_len(shard, items) == items.len()
+}
+
+/// How many of the items go into the first batch.
+fn batch_len<S: Shard>(shard: &S, items: &[S::Item]) -> usize {
+    let mut weight = 0_usize;
+    let fills = items.iter().position(|item| {
+        weight = weight.saturating_add(shard.weight(item));
+        weight >= shard.batch_limit()
+    });
+    fills.map_or(items.len(), |last| last + 1)
 }
 
 impl<S: Shard> Machine for Task<S> {

@@ -1,27 +1,15 @@
 //! The batches of a transaction, the primary's first.
 
-use std::sync::Arc;
-
 use crate::key::Key;
-use crate::route::{Group, Keyed, Shard};
+use crate::route::{Group, Keyed, Shard, divide, is_batch};
 
 /// Divides groups into batches as `shard` would, in the order of their keys but for the batch that holds the primary,
 /// which comes first. Each batch is again a group, and small enough not to be divided any further.
 pub(super) fn primary_first<S: Shard>(groups: Vec<Group<S::Item>>, primary: &Key, shard: &S) -> Vec<Group<S::Item>> {
-    let mut batches = Vec::new();
-    for group in groups {
-        let (mut items, mut weight) = (Vec::new(), 0);
-        for item in group.items {
-            weight += shard.weight(&item);
-            items.push(item);
-            if weight >= shard.batch_limit() {
-                batches.push(Group { region: Arc::clone(&group.region), items: std::mem::take(&mut items) });
-                weight = 0;
-            }
-        }
-        if !items.is_empty() {
-            batches.push(Group { region: group.region, items });
-        }
+    let mut batches = groups;
+    if !batches.iter().all(|group| is_batch(shard, &group.items)) {
+        let groups = std::mem::take(&mut batches);
+        groups.into_iter().for_each(|group| divide(shard, group, |batch| batches.push(batch)));
     }
     let first = batches.iter().position(|batch| batch.items.iter().any(|item| item.key() == primary));
     if let Some(first) = first {

@@ -35,7 +35,7 @@
 //!
 //! client-go: `twoPhaseCommitter.execute`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -52,7 +52,7 @@ use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
 use super::pessimistic_rollback::PessimisticRollback;
 use super::pre_split;
-use super::prewrite::{NotPrewritten, Outgoing, PrewriteBatch, PrewriteShard, Prewritten};
+use super::prewrite::{NotPrewritten, PrewriteBatch, PrewriteShard, Prewritten, RegionKeys};
 use super::{CommitDetails, CommitOptions, CommitOutcome, CommitTsRules, Mutation, Mutations};
 use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
@@ -116,12 +116,12 @@ pub struct Commit {
     options: CommitOptions,
     mode: Mode,
     decision: Decision,
-    failed_assertion: Option<Error>,
+    failed_assertion: Option<Box<Error>>,
     details: CommitDetails,
     /// Regions have been split for it, or could not be.
     has_split: bool,
-    /// At most one.
-    heartbeat: FanOut<Heartbeat>,
+    /// At most one; most transactions never have any.
+    heartbeat: Option<Box<FanOut<Heartbeat>>>,
     /// What the heartbeat may find at the primary.
     beats_on: BeatsOn,
     phase: Phase,
@@ -172,7 +172,7 @@ impl Commit {
             start_ts,
             started_at,
             primary: mutations.primary().cloned().unwrap_or_default(),
-            locked_keys: mutations.locked_keys().cloned().collect(),
+            locked_keys: mutations.share_locked_keys(),
             size_bytes: mutations.size_bytes(),
             pessimistic,
             options,
@@ -181,7 +181,7 @@ impl Commit {
             failed_assertion: None,
             details: CommitDetails::default(),
             has_split: false,
-            heartbeat: FanOut::new(1),
+            heartbeat: None,
             beats_on: BeatsOn::Pessimistic,
             phase: Phase::Starting(mutations.into_vec()),
         }
@@ -269,16 +269,10 @@ impl Commit {
         after: Timestamp,
     ) -> Poll<End> {
         self.details.regions = groups.len() as u64;
-        let region_keys = groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
-        let outgoing = |group: Group<Mutation>| Group {
-            region: group.region,
-            items: group.items.into_iter().map(Outgoing::from).collect(),
-        };
-        let groups: Vec<Group<Outgoing>> = groups.into_iter().map(outgoing).collect();
         let mutation_count = groups.iter().map(|group| group.items.len()).sum();
         self.details.keys = mutation_count as u64;
         self.details.bytes = self.size_bytes;
-        let shard = self.prewrite_shard(cx, region_keys, mutation_count);
+        let shard = self.prewrite_shard(cx, RegionKeys::of(&groups), mutation_count);
         let mut groups = primary_first(groups, &self.primary, &shard);
         self.mode.one_phase &= groups.len() == 1 || cx.config().has_canary(Canary::OnePhaseInParts);
         let mut batches = Sharded::new(self.in_mode(cx, shard, after), cx.config().operation_concurrency);
@@ -292,12 +286,7 @@ impl Commit {
         self.on_prewrites(cx, batches)
     }
 
-    fn prewrite_shard(
-        &self,
-        cx: &Context<'_>,
-        region_keys: BTreeMap<u64, u64>,
-        mutation_count: usize,
-    ) -> PrewriteShard {
+    fn prewrite_shard(&self, cx: &Context<'_>, region_keys: RegionKeys, mutation_count: usize) -> PrewriteShard {
         let elapsed = cx.now().saturating_since(self.started_at);
         let for_update_ts = self.for_update_ts();
         let request = PrewriteRequest {
@@ -349,7 +338,7 @@ impl Commit {
                     }
                 }
                 Err(NotPrewritten { error: error @ Error::AssertionFailed(_), .. }) => {
-                    self.failed_assertion.get_or_insert(error);
+                    self.failed_assertion.get_or_insert_with(|| Box::new(error));
                 }
                 Err(NotPrewritten { error, maybe_locked }) => {
                     let keys = self.keys_sent(&batches);
@@ -368,7 +357,7 @@ impl Commit {
         }
         if let Some(error) = self.failed_assertion.take() {
             let keys = self.locked_keys.to_vec();
-            return self.fail(cx, error, keys);
+            return self.fail(cx, *error, keys);
         }
         if self.locked_keys.is_empty() {
             // Absences were checked, and that was all.
@@ -387,7 +376,7 @@ impl Commit {
 
     /// Whether prewrites may have decided: not if there are keys that are certainly not locked.
     fn maybe_decided(&self, batches: &Sharded<PrewriteShard>) -> bool {
-        let not_locked = || batches.any_unfinished(|batch| !batch.may_be_locked(), |item| !item.maybe_locked);
+        let not_locked = || batches.any_unfinished(|batch| !batch.may_be_locked(), |mutation| !mutation.maybe_locked);
         self.mode.prewrites_decide() && self.failed_assertion.is_none() && !not_locked()
     }
 
@@ -456,7 +445,7 @@ impl Commit {
         if !self.decision.is_complete() {
             self.spawn_secondaries(cx, commit_ts, keys);
         }
-        self.heartbeat.cancel_all(cx);
+        self.stop_heartbeat(cx);
         let (commit_ts, mode) = (Some(commit_ts), self.decision.mode());
         self.done(Ok(CommitOutcome { commit_ts, mode, details: self.details }))
     }
@@ -468,7 +457,7 @@ impl Commit {
         if !error.is_undetermined() || cx.config().has_canary(Canary::CleanupAfterUndetermined) {
             self.spawn_cleanup(cx, keys);
         }
-        self.heartbeat.cancel_all(cx);
+        self.stop_heartbeat(cx);
         self.done(Err(error))
     }
 
@@ -511,13 +500,20 @@ impl Commit {
     /// Nothing is locked if absences were all that was checked.
     fn start_heartbeat(&mut self, cx: &mut Context<'_>) {
         if !self.locked_keys.is_empty() {
-            self.heartbeat.add(Heartbeat::new(self.start_ts, self.primary.clone(), self.options.upkeep()));
-            self.heartbeat.run(cx);
+            let heartbeat = self.heartbeat.get_or_insert_with(|| Box::new(FanOut::new(1)));
+            heartbeat.add(Heartbeat::new(self.start_ts, self.primary.clone(), self.options.upkeep()));
+            heartbeat.run(cx);
+        }
+    }
+
+    fn stop_heartbeat(&mut self, cx: &mut Context<'_>) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.cancel_all(cx);
         }
     }
 
     fn on_primary_prewritten(&mut self, cx: &mut Context<'_>) {
-        if !self.heartbeat.is_idle() {
+        if self.heartbeat.as_ref().is_some_and(|heartbeat| !heartbeat.is_idle()) {
             self.beats_on = BeatsOn::Outdated;
             return;
         }
@@ -601,9 +597,9 @@ impl Machine for Commit {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
-        if self.heartbeat.waits_for(token) {
-            self.heartbeat.handle(cx, token, event);
-            let end = self.heartbeat.next_finished(cx);
+        if let Some(heartbeat) = self.heartbeat.as_mut().filter(|heartbeat| heartbeat.waits_for(token)) {
+            heartbeat.handle(cx, token, event);
+            let end = heartbeat.next_finished(cx);
             return end.map_or(Poll::Pending, |(_, end)| self.on_heartbeat_end(cx, end));
         }
         match std::mem::replace(&mut self.phase, Phase::Ended) {

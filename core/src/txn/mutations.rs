@@ -15,6 +15,7 @@
 //! Keys and values are shared with the buffer if it [shares](MemBuffer::share), else copied. client-go: `twoPhaseCommitter.initKeysAndMutations`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tikv_proto::kvrpcpb::prewrite_request::PessimisticAction;
@@ -42,6 +43,8 @@ pub struct Mutation {
     pub action: PessimisticAction,
     /// The timestamp that the pessimistic lock must have; zero for whichever it has.
     pub expected_for_update_ts: Timestamp,
+    /// Whether a prewrite that was not answered may have locked it.
+    pub(super) maybe_locked: bool,
 }
 
 impl Mutation {
@@ -99,6 +102,7 @@ impl Mutation {
             assertion: Assertion::None,
             action: PessimisticAction::SkipPessimisticCheck,
             expected_for_update_ts: Timestamp::ZERO,
+            maybe_locked: false,
         }
     }
 
@@ -167,8 +171,7 @@ impl Mutations {
         limits: TxnLimits,
         mut is_unnecessary: impl FnMut(&Flagged<'_>) -> bool,
     ) -> Result<Self, Error> {
-        let entries = buffer.iter_with_flags(&KeyRange::ALL);
-        let items = entries.filter_map(|entry| mutation(&entry, level, None, &mut is_unnecessary)).collect();
+        let items = items(buffer, |entry| mutation(entry, level, None, &mut is_unnecessary));
         Mutations::of_sorted(items, limits)
     }
 
@@ -180,8 +183,7 @@ impl Mutations {
         limits: TxnLimits,
         mut is_unnecessary: impl FnMut(&Flagged<'_>) -> bool,
     ) -> Result<Self, Error> {
-        let entries = buffer.iter_with_flags(&KeyRange::ALL);
-        let items = entries.filter_map(|entry| mutation(&entry, level, Some(locks), &mut is_unnecessary)).collect();
+        let items = items(buffer, |entry| mutation(entry, level, Some(locks), &mut is_unnecessary));
         let mut mutations = Mutations::of_sorted(items, limits)?;
         let is_primary = |mutation: &Mutation| locks.primary == Some(&mutation.key) && mutation.can_be_primary();
         if let Some(primary) = mutations.items.iter().position(is_primary) {
@@ -235,6 +237,15 @@ impl Mutations {
         self.items.iter().filter(|mutation| mutation.leaves_lock()).map(|mutation| &mutation.key)
     }
 
+    /// The same, shared.
+    pub(super) fn share_locked_keys(&self) -> Arc<[Key]> {
+        // An iterator that knows its length fills the shared memory itself.
+        match self.items.iter().all(Mutation::leaves_lock) {
+            true => self.items.iter().map(|mutation| mutation.key.clone()).collect(),
+            false => self.locked_keys().cloned().collect(),
+        }
+    }
+
     /// All of them, in the order of their keys.
     #[must_use]
     pub fn as_slice(&self) -> &[Mutation] {
@@ -275,6 +286,13 @@ pub(super) struct PessimisticWrites<'a> {
     pub(super) constraints: &'a BTreeMap<Key, Timestamp>,
     /// Whether prewrite looks for conflicts of keys that are not locked.
     pub(super) check_unlocked: bool,
+}
+
+fn items(buffer: &MemBuffer, mut mutation: impl FnMut(&Flagged<'_>) -> Option<Mutation>) -> Vec<Mutation> {
+    // Nearly every key has one.
+    let mut items = Vec::with_capacity(buffer.len());
+    items.extend(buffer.iter_with_flags(&KeyRange::ALL).filter_map(|entry| mutation(&entry)));
+    items
 }
 
 fn mutation(

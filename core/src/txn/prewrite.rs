@@ -22,7 +22,6 @@
 //!
 //! client-go: `prewrite1BatchReqHandler`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -40,7 +39,7 @@ use crate::knowledge::regions::Region;
 use crate::lock::{ResolveLocks, Resolved, sleep_for_lock};
 use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::request::Shared;
-use crate::route::{CallEnd, CallError, CallOptions, Keyed, RegionCall, Shard, ShardEnd, Unlocated};
+use crate::route::{CallEnd, CallError, CallOptions, Group, RegionCall, Shard, ShardEnd, Unlocated};
 use crate::time::Time;
 use crate::timestamp::Timestamp;
 
@@ -59,35 +58,36 @@ pub(super) struct PrewriteShard {
     pub(super) batch_bytes: usize,
     /// Keys in each region when they were first grouped. A resolver that meets a lock of a large transaction resolves the
     /// whole region.
-    pub(super) region_keys: BTreeMap<u64, u64>,
+    pub(super) region_keys: RegionKeys,
     /// All mutations of the transaction: one phase is enough only for a request that has them all.
     pub(super) mutation_count: usize,
     /// The locked keys but the primary.
     pub(super) secondaries: Arc<[Bytes]>,
 }
 
-/// A mutation to be prewritten.
+/// How many keys there are in each region.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Outgoing {
-    pub(super) mutation: Mutation,
-    /// Whether an attempt that was not answered may have locked it.
-    pub(super) maybe_locked: bool,
+pub(super) struct RegionKeys {
+    /// Ids and numbers, in the order of the ids.
+    counts: Vec<(u64, u64)>,
 }
 
-impl From<Mutation> for Outgoing {
-    fn from(mutation: Mutation) -> Self {
-        Outgoing { mutation, maybe_locked: false }
+impl RegionKeys {
+    pub(super) fn of(groups: &[Group<Mutation>]) -> Self {
+        let mut counts: Vec<_> =
+            groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
+        counts.sort_unstable();
+        RegionKeys { counts }
     }
-}
 
-impl Keyed for Outgoing {
-    fn key(&self) -> &Key {
-        &self.mutation.key
+    fn get(&self, region_id: u64) -> Option<u64> {
+        let place = self.counts.binary_search_by_key(&region_id, |(id, _)| *id).ok()?;
+        Some(self.counts[place].1)
     }
 }
 
 impl Shard for PrewriteShard {
-    type Item = Outgoing;
+    type Item = Mutation;
     type Output = Result<Prewritten, NotPrewritten>;
     type Child = PrewriteBatch;
 
@@ -95,17 +95,16 @@ impl Shard for PrewriteShard {
         &self,
         cx: &mut Context<'_>,
         region: Arc<Region>,
-        items: Vec<Outgoing>,
+        mutations: Vec<Mutation>,
         backoff: Backoff,
         is_retry: bool,
     ) -> PrewriteBatch {
-        let maybe_locked = items.iter().any(|item| item.maybe_locked);
-        let mutations: Vec<Mutation> = items.into_iter().map(|item| item.mutation).collect();
+        let maybe_locked = mutations.iter().any(|mutation| mutation.maybe_locked);
         // Once regions have changed the count is not known any more; the largest keeps resolvers from resolving too little.
-        let region_keys = if is_retry { None } else { self.region_keys.get(&region.ver_id.id) };
+        let region_keys = if is_retry { None } else { self.region_keys.get(region.ver_id.id) };
         let mut request = PrewriteRequest {
             mutations: mutations.iter().map(Mutation::to_proto).collect(),
-            txn_size: region_keys.copied().unwrap_or(u64::MAX),
+            txn_size: region_keys.unwrap_or(u64::MAX),
             ..(*self.request).clone()
         };
         self.choose_mode(cx, &mut request, maybe_locked);
@@ -124,8 +123,8 @@ impl Shard for PrewriteShard {
         }
     }
 
-    fn weight(&self, item: &Outgoing) -> usize {
-        item.mutation.size_bytes()
+    fn weight(&self, mutation: &Mutation) -> usize {
+        mutation.size_bytes()
     }
 
     fn batch_limit(&self) -> usize {
@@ -196,8 +195,8 @@ pub(super) struct NotPrewritten {
 }
 
 /// What was not prewritten before cannot be now: nobody knows where.
-impl From<Unlocated<Outgoing>> for NotPrewritten {
-    fn from(Unlocated { items, error }: Unlocated<Outgoing>) -> Self {
+impl From<Unlocated<Mutation>> for NotPrewritten {
+    fn from(Unlocated { items, error }: Unlocated<Mutation>) -> Self {
         NotPrewritten { error, maybe_locked: items.iter().all(|item| item.maybe_locked) }
     }
 }
@@ -245,7 +244,7 @@ enum Obstacle {
     Refused(Error),
 }
 
-type End = ShardEnd<Outgoing, Result<Prewritten, NotPrewritten>>;
+type End = ShardEnd<Mutation, Result<Prewritten, NotPrewritten>>;
 
 impl PrewriteBatch {
     /// The keys that no request of this transaction has named yet, provided that the batch has not been started.
@@ -281,9 +280,8 @@ impl PrewriteBatch {
         self.maybe_locked |= end.maybe_executed;
         if let Err(CallError::Relocate(_)) = end.result {
             self.phase = Phase::Ended;
-            let maybe_locked = self.maybe_locked;
-            let mutations = std::mem::take(&mut self.mutations).into_iter();
-            let items = mutations.map(|mutation| Outgoing { mutation, maybe_locked }).collect();
+            let mut items = std::mem::take(&mut self.mutations);
+            items.iter_mut().for_each(|mutation| mutation.maybe_locked = self.maybe_locked);
             return Poll::Ready(ShardEnd::Relocate { items, backoff: end.backoff });
         }
         let backoff = end.backoff.clone();

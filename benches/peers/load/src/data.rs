@@ -23,10 +23,10 @@ pub fn txn_record(number: u64) -> Vec<u8> {
 }
 
 /// Made by hand: what `format` takes for it is a tenth of what a client takes for a raw get.
-fn key(prefix: &[u8; 4], mut number: u64) -> Vec<u8> {
+fn key<const N: usize>(prefix: &[u8; N], mut number: u64) -> Vec<u8> {
     let mut key = [b'0'; 16];
-    key[..4].copy_from_slice(prefix);
-    for digit in key[4..].iter_mut().rev() {
+    key[..N].copy_from_slice(prefix);
+    for digit in key[N..].iter_mut().rev() {
         *digit += (number % 10) as u8;
         number /= 10;
     }
@@ -45,14 +45,18 @@ const PROCESS_BITS: u32 = 20;
 #[derive(Clone, Debug)]
 pub struct Keys {
     rng: fastrand::Rng,
-    caller: usize,
+    /// What the keys to write begin with: nobody else's do.
+    own: [u8; 10],
     written: u64,
 }
 
 impl Keys {
     /// Those of the caller with this number: always the same ones, but for keys to write.
     pub fn new(caller: usize) -> Self {
-        Keys { rng: fastrand::Rng::with_seed(caller as u64), caller, written: 0 }
+        let process = std::process::id() % (1 << PROCESS_BITS);
+        let mut own = [b'0'; 10];
+        own.iter_mut().zip(format!("w{process:05x}{caller:04x}").bytes()).for_each(|(own, byte)| *own = byte);
+        Keys { rng: fastrand::Rng::with_seed(caller as u64), own, written: 0 }
     }
 
     /// The number of any record.
@@ -68,10 +72,9 @@ impl Keys {
     /// The next `count` keys to write in a transaction, in order. No other caller has them, nor has one of another process,
     /// so that nobody conflicts.
     pub fn to_write(&mut self, count: usize) -> impl Iterator<Item = Vec<u8>> + use<> {
-        let process = std::process::id() % (1 << PROCESS_BITS);
-        let (caller, first) = (self.caller, self.written % 100_000);
+        let (own, first) = (self.own, self.written % 100_000);
         self.written += count as u64;
-        (first..first + count as u64).map(move |number| format!("w{process:05x}{caller:04x}{number:06}").into_bytes())
+        (first..first + count as u64).map(move |number| key(&own, number))
     }
 }
 

@@ -21,7 +21,8 @@ mod node;
 mod walk;
 mod words;
 
-use node::{Inner, Leaf, LeafInfo, NONE, Separators, Slots};
+use lines::InLines;
+use node::{Inner, Leaf, LeafInfo, Leaves, NONE, Separators, Slots};
 use words::{Words, common_len};
 
 use super::log::{Log, Place};
@@ -30,8 +31,8 @@ pub(super) use walk::{Position, Walk};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
-    leaves: Slots<Leaf>,
-    inners: Slots<Inner>,
+    leaves: Leaves,
+    inners: Slots<InLines<Inner>>,
     separators: Separators,
     separator_bytes: usize,
     /// A leaf if `height` is zero, else an inner node. There is none while the tree is empty.
@@ -211,7 +212,7 @@ impl Tree {
         let mut root = Inner::default();
         root.children[0] = self.root;
         root.insert(&self.separators, 0, separator, child);
-        self.root = self.inners.add(root);
+        self.root = self.inners.add(InLines(root));
         self.height += 1;
     }
 
@@ -223,7 +224,7 @@ impl Tree {
             // Keys come in order: leave this node full.
             let mut right = Inner::default();
             right.children[0] = child;
-            return (separator, self.inners.add(right));
+            return (separator, self.inners.add(InLines(right)));
         }
         let cut = len / 2;
         let (up, mut right) = left.split_at(cut);
@@ -234,7 +235,7 @@ impl Tree {
         }
         left.tighten(&self.separators);
         right.tighten(&self.separators);
-        (up, self.inners.add(right))
+        (up, self.inners.add(InLines(right)))
     }
 
     /// Takes out the child at the end of a path, and what has no child left.

@@ -1,7 +1,7 @@
 //! Nodes of the tree.
 
 use super::heads::Heads;
-use super::lines::Lines;
+use super::lines::{InLines, Lines};
 use super::words::Words;
 use crate::membuffer::log::{Log, Place};
 
@@ -160,6 +160,55 @@ impl Inner {
     }
 }
 
+/// All leaves. Most transactions have one only: memory that may begin anywhere is cheaper to get.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leaves {
+    /// The first one, as long as there has been no other.
+    only: Option<Box<Leaf>>,
+    many: Slots<InLines<Leaf>>,
+}
+
+/// The name of the only leaf.
+const ONLY: u32 = 0;
+
+impl Leaves {
+    pub(super) fn add(&mut self, leaf: Leaf) -> u32 {
+        if let Some(only) = self.only.take() {
+            self.many.add(InLines(*only));
+        } else if self.many.list.is_empty() {
+            self.only = Some(Box::new(leaf));
+            return ONLY;
+        }
+        self.many.add(InLines(leaf))
+    }
+
+    /// Not the only one: a tree without keys is made anew.
+    pub(super) fn free(&mut self, name: u32) -> Leaf {
+        self.many.free(name).0
+    }
+
+    #[inline]
+    pub(super) fn get(&self, name: u32) -> &Leaf {
+        match &self.only {
+            Some(only) => only,
+            None => self.many.get(name),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, name: u32) -> &mut Leaf {
+        match &mut self.only {
+            Some(only) => only,
+            None => self.many.get_mut(name),
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.many.len() + usize::from(self.only.is_some())
+    }
+}
+
 /// The bytes of separators: as many of a key as it takes to tell it from the one before it.
 pub(super) type Separators = Slots<Box<[u8]>>;
 
@@ -175,10 +224,6 @@ impl<T: Default> Slots<T> {
         if let Some(name) = self.free.pop() {
             self.list[name as usize] = item;
             return name;
-        }
-        if self.list.is_empty() {
-            // Most transactions need no second one.
-            self.list.reserve_exact(1);
         }
         self.list.push(item);
         self.list.len() as u32 - 1
