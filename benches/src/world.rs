@@ -1,6 +1,5 @@
 //! A cluster that says yes to everything.
 
-use std::collections::VecDeque;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -44,8 +43,6 @@ pub struct World {
     options: RawOptions,
     rng: Rng,
     outbox: Outbox,
-    /// Not yet answered.
-    waiting: VecDeque<Command>,
     background: Vec<BackgroundMachine>,
     value: Bytes,
     /// Answers to scans, made beforehand since they are not the client's work.
@@ -67,7 +64,6 @@ impl World {
             config,
             rng: Rng::new(1),
             outbox: Outbox::new(),
-            waiting: VecDeque::new(),
             background: Vec::new(),
             value: Bytes::from(vec![7; 64]),
             pages: Vec::new(),
@@ -99,7 +95,8 @@ impl World {
 
     /// Reads a raw key. Whether that went well, as with all that follow.
     pub fn raw_get(&mut self, key: &Key) -> bool {
-        let value = self.raw_get_machine(key).and_then(|get| self.run(get));
+        let Ok(get) = raw::get(&self.config, key.clone(), &self.options) else { return false };
+        let value = self.run(get);
         value.is_some_and(|value| value.is_ok_and(|value| value.is_some()))
     }
 
@@ -152,25 +149,24 @@ impl World {
 
     /// Runs a machine to its end, and then what it has left for the background. `None` if it waits for anything else than
     /// an answer.
-    fn run<M: Machine>(&mut self, machine: M) -> Option<M::Output> {
-        let output = self.drive(machine);
-        while let Some(machine) = self.background.pop() {
-            self.drive(machine);
+    fn run<M: Machine>(&mut self, mut machine: M) -> Option<M::Output> {
+        let output = self.drive(&mut machine);
+        while let Some(mut machine) = self.background.pop() {
+            self.drive(&mut machine);
         }
         output
     }
 
-    fn drive<M: Machine>(&mut self, mut machine: M) -> Option<M::Output> {
+    fn drive<M: Machine>(&mut self, machine: &mut M) -> Option<M::Output> {
         let mut cx = Context::new(NOW, &mut self.rng, &self.knowledge, &self.config, &mut self.outbox);
         let mut poll = machine.start(&mut cx);
         loop {
-            self.waiting.extend(self.outbox.drain());
             if let Poll::Ready(output) = poll {
-                self.drop_waiting();
+                self.drop_commands();
                 return Some(output);
             }
             let (token, event) = loop {
-                match self.waiting.pop_front()? {
+                match self.outbox.pop()? {
                     Command::Call(call) => break (call.token, Event::Reply(Ok(self.answer(&call.request)))),
                     Command::Pd { token, request: PdRequest::Timestamp } => {
                         break (token, Event::Pd(Ok(PdResponse::Timestamp(self.timestamp()))));
@@ -186,8 +182,8 @@ impl World {
     }
 
     /// Nobody waits any more, but what was to be spawned is.
-    fn drop_waiting(&mut self) {
-        for command in self.waiting.drain(..) {
+    fn drop_commands(&mut self) {
+        while let Some(command) = self.outbox.pop() {
             if let Command::Spawn(machine) = command {
                 self.background.push(machine);
             }
@@ -266,6 +262,6 @@ mod tests {
     fn nothing_of_an_operation_is_left_behind() {
         let mut world = world(KeyCodec::Txn, 10);
         assert!(world.commit(&keys::spread(100)));
-        assert!(world.background.is_empty() && world.waiting.is_empty() && world.outbox.is_empty());
+        assert!(world.background.is_empty() && world.outbox.is_empty());
     }
 }

@@ -176,7 +176,7 @@ impl<R: BatchRequest> Batch<R> {
 
     fn take(&mut self, reply: ShardReply<R::Item, R::Response>) -> Result<(), Error> {
         R::collect(reply.result?, &mut self.collected).map_err(|message| Error::Refused {
-            operation: R::KIND.facts().name,
+            operation: R::FACTS.name,
             address: reply.address,
             message: message.into(),
         })

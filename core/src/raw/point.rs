@@ -122,7 +122,6 @@ pub(super) fn ttl_seconds(ttl: Option<Duration>) -> u64 {
 /// One RPC for one key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Point<R> {
-    key: Key,
     call: RegionCall<R>,
 }
 
@@ -161,20 +160,22 @@ impl<R: PointRequest> Point<R> {
     fn new(config: &Config, key: Key, request: R, options: &RawOptions) -> Result<Self, Error> {
         check_key(&key)?;
         let backoff = route::budget(config, budget::RAW);
-        let call = RegionCall::to_key(key.clone(), request, options.call.clone(), backoff);
-        Ok(Point { key, call })
+        let call = RegionCall::to_key(key, request, options.call.clone(), backoff);
+        Ok(Point { call })
     }
 
-    fn end(&self, end: CallEnd<R::Response>) -> Result<R::Output, Error> {
-        let operation = R::KIND.facts().name;
+    fn end(&self, mut end: CallEnd<R::Response>) -> Result<R::Output, Error> {
+        let operation = R::FACTS.name;
         let undetermined = matches!(end.result, Err(CallError::Undetermined(_)));
-        let address = end.address.clone().unwrap_or_else(|| Arc::from(""));
+        let address = end.address.take();
         match end.into_result(operation) {
-            Ok(response) => {
-                R::output(response).map_err(|message| Error::Refused { operation, address, message: message.into() })
-            }
+            Ok(response) => R::output(response).map_err(|message| {
+                let address = address.unwrap_or_else(|| Arc::from(""));
+                Error::Refused { operation, address, message: message.into() }
+            }),
             Err(cause) if undetermined => {
-                Err(Error::UndeterminedWrite { key: self.key.clone(), cause: Box::new(cause) })
+                let key = self.call.key().cloned().unwrap_or_default();
+                Err(Error::UndeterminedWrite { key, cause: Box::new(cause) })
             }
             Err(error) => Err(error),
         }

@@ -175,5 +175,5 @@ impl RangeVisit for ChecksumVisit {
 }
 
 fn refused<R: StoreRequest>(message: String, address: &Arc<str>) -> Error {
-    Error::Refused { operation: R::KIND.facts().name, address: Arc::clone(address), message: message.into() }
+    Error::Refused { operation: R::FACTS.name, address: Arc::clone(address), message: message.into() }
 }

@@ -77,6 +77,9 @@ pub trait StoreRequest: prost::Message + fmt::Debug + Default + Clone + Eq + Has
     /// The row of the table.
     const KIND: RequestKind;
 
+    /// What is known of it.
+    const FACTS: RequestFacts = Self::KIND.facts();
+
     /// Wraps the message as a row of [`Request`].
     fn wrap(request: Shared<Self>) -> Request;
 

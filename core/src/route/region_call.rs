@@ -166,6 +166,15 @@ impl<R: StoreRequest> RegionCall<R> {
         self
     }
 
+    /// The key of a call to a key.
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        match &self.target {
+            Target::Key(key) => Some(key),
+            Target::Region(_) => None,
+        }
+    }
+
     /// Whether an attempt may have been executed whose answer has not come.
     #[must_use]
     pub fn may_be_executed(&self) -> bool {
@@ -180,7 +189,7 @@ impl<R: StoreRequest> RegionCall<R> {
             backoff,
             is_retry: false,
             at_most_once: false,
-            repeatable: R::KIND.facts().access == Access::Read,
+            repeatable: R::FACTS.access == Access::Read,
             attempts: 0,
             maybe_executed: false,
             epoch_mismatches: 0,
@@ -325,7 +334,7 @@ impl<R: StoreRequest> RegionCall<R> {
                 Poll::Pending
             }
             Err(_) => {
-                let (operation, slept) = (R::KIND.facts().name, self.backoff.total_sleep());
+                let (operation, slept) = (R::FACTS.name, self.backoff.total_sleep());
                 let (attempts, last) = self.history();
                 self.fail(Error::RetriesExhausted { operation, attempts, slept, last })
             }
@@ -350,7 +359,7 @@ impl<R: StoreRequest> RegionCall<R> {
             Target::Key(_) => self.locate_or_send(cx),
             Target::Region(_) => {
                 let (_, last) = self.history();
-                self.backoff.note_earlier(R::KIND.facts().name, self.attempts, last.clone());
+                self.backoff.note_earlier(R::FACTS.name, self.attempts, last.clone());
                 self.done(Err(CallError::Relocate(last)))
             }
         }
@@ -358,7 +367,7 @@ impl<R: StoreRequest> RegionCall<R> {
 
     fn wrong_response(&mut self, choice: &Choice, actual: &Response) -> Step<R> {
         let address = Arc::clone(&choice.store.address);
-        let (operation, actual) = (R::KIND.facts().name, actual.kind().facts().name);
+        let (operation, actual) = (R::FACTS.name, actual.kind().facts().name);
         self.maybe_executed = true;
         let fault = Fault::new(FaultKind::Protocol, Execution::MaybeExecuted, Arc::clone(&address));
         self.last = CallFailure::Fault(fault.with_detail(format!("{operation} was answered with {actual}")));
@@ -367,7 +376,7 @@ impl<R: StoreRequest> RegionCall<R> {
 
     fn refused(&mut self, choice: &Choice, message: &str) -> Step<R> {
         self.fail(Error::Refused {
-            operation: R::KIND.facts().name,
+            operation: R::FACTS.name,
             address: Arc::clone(&choice.store.address),
             message: Arc::from(message),
         })
@@ -379,7 +388,7 @@ impl<R: StoreRequest> RegionCall<R> {
 
     fn deadline_exceeded(&mut self) -> Step<R> {
         let (attempts, last) = self.history();
-        self.fail(Error::DeadlineExceeded { operation: R::KIND.facts().name, attempts, last })
+        self.fail(Error::DeadlineExceeded { operation: R::FACTS.name, attempts, last })
     }
 
     /// The attempts and what the last one met, calls included whose keys had to be located anew.

@@ -39,7 +39,7 @@ impl<R: StoreRequest, I> ShardCall<R, I> {
             return ShardEnd::Relocate { items, backoff: end.backoff };
         }
         let address = end.address.clone().unwrap_or_else(|| Arc::from(""));
-        ShardEnd::Done(ShardReply { items, result: end.into_result(R::KIND.facts().name), address })
+        ShardEnd::Done(ShardReply { items, result: end.into_result(R::FACTS.name), address })
     }
 }
 

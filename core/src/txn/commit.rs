@@ -283,7 +283,8 @@ impl Commit {
             batches.add_group(cx, batch, backoff, false);
         }
         batches.run(cx);
-        self.on_prewrites(cx, batches)
+        self.phase = Phase::Prewriting(batches);
+        self.on_prewrites(cx)
     }
 
     fn prewrite_shard(&self, cx: &Context<'_>, region_keys: RegionKeys, mutation_count: usize) -> PrewriteShard {
@@ -324,9 +325,9 @@ impl Commit {
         self.pessimistic.as_ref().map_or(Timestamp::ZERO, |pessimistic| pessimistic.for_update_ts)
     }
 
-    fn on_prewrites(&mut self, cx: &mut Context<'_>, mut batches: Sharded<PrewriteShard>) -> Poll<End> {
+    fn on_prewrites(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let mut any_prewritten = false;
-        while let Some(end) = batches.next_finished(cx) {
+        while let Some(end) = self.batches().and_then(|batches| batches.next_finished(cx)) {
             match end.unwrap_or_else(|unlocated| Err(unlocated.into())) {
                 Ok(Prewritten { has_primary, verdict, resends }) => {
                     any_prewritten = true;
@@ -340,19 +341,11 @@ impl Commit {
                 Err(NotPrewritten { error: error @ Error::AssertionFailed(_), .. }) => {
                     self.failed_assertion.get_or_insert_with(|| Box::new(error));
                 }
-                Err(NotPrewritten { error, maybe_locked }) => {
-                    let keys = self.keys_sent(&batches);
-                    let maybe_decided = maybe_locked && self.maybe_decided(&batches);
-                    batches.cancel_all(cx);
-                    let is_masked = cx.config().has_canary(Canary::UndeterminedPrewriteMasked);
-                    let error = if maybe_decided && !is_masked { self.undetermined(error) } else { error };
-                    return self.fail(cx, error, keys);
-                }
+                Err(not_prewritten) => return self.on_not_prewritten(cx, not_prewritten),
             }
         }
         let some_will_do = cx.config().has_canary(Canary::CommitBeforeAllPrewritten) && any_prewritten;
-        if !batches.is_idle() && !some_will_do {
-            self.phase = Phase::Prewriting(batches);
+        if self.batches().is_some_and(|batches| !batches.is_idle()) && !some_will_do {
             return Poll::Pending;
         }
         if let Some(error) = self.failed_assertion.take() {
@@ -367,11 +360,33 @@ impl Commit {
             return self.committed(cx, commit_ts, self.locked_keys.to_vec());
         }
         let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
+        self.phase = Phase::FetchingCommitTs(fetch);
         if cx.config().has_canary(Canary::CommitTsWithoutPd) {
             let commit_ts = self.start_ts.next();
-            return self.fetch_commit_ts(cx, fetch, |_, _| Poll::Ready(Ok(commit_ts)));
+            return self.fetch_commit_ts(cx, |_, _| Poll::Ready(Ok(commit_ts)));
         }
-        self.fetch_commit_ts(cx, fetch, FetchCommitTs::start)
+        self.fetch_commit_ts(cx, FetchCommitTs::start)
+    }
+
+    /// What is being prewritten.
+    fn batches(&mut self) -> Option<&mut Sharded<PrewriteShard>> {
+        match &mut self.phase {
+            Phase::Prewriting(batches) => Some(batches),
+            _ => None,
+        }
+    }
+
+    fn on_not_prewritten(&mut self, cx: &mut Context<'_>, not_prewritten: NotPrewritten) -> Poll<End> {
+        let NotPrewritten { error, maybe_locked } = not_prewritten;
+        let Phase::Prewriting(mut batches) = std::mem::replace(&mut self.phase, Phase::Ended) else {
+            return Poll::Pending;
+        };
+        let keys = self.keys_sent(&batches);
+        let maybe_decided = maybe_locked && self.maybe_decided(&batches);
+        batches.cancel_all(cx);
+        let is_masked = cx.config().has_canary(Canary::UndeterminedPrewriteMasked);
+        let error = if maybe_decided && !is_masked { self.undetermined(error) } else { error };
+        self.fail(cx, error, keys)
     }
 
     /// Whether prewrites may have decided: not if there are keys that are certainly not locked.
@@ -390,14 +405,11 @@ impl Commit {
     fn fetch_commit_ts(
         &mut self,
         cx: &mut Context<'_>,
-        mut fetch: FetchCommitTs,
         step: impl FnOnce(&mut FetchCommitTs, &mut Context<'_>) -> Poll<Result<Timestamp, Error>>,
     ) -> Poll<End> {
-        match step(&mut fetch, cx) {
-            Poll::Pending => {
-                self.phase = Phase::FetchingCommitTs(fetch);
-                Poll::Pending
-            }
+        let Phase::FetchingCommitTs(fetch) = &mut self.phase else { return Poll::Pending };
+        match step(fetch, cx) {
+            Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(commit_ts)) => {
                 if cx.config().has_canary(Canary::SecondariesBesidePrimary) {
                     let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary).cloned().collect();
@@ -412,7 +424,8 @@ impl Commit {
                     self.options.commit_ts,
                     self.options.foreground(),
                 );
-                self.commit_primary(cx, Box::new(commit), CommitPrimary::start)
+                self.phase = Phase::CommittingPrimary(Box::new(commit));
+                self.commit_primary(cx, CommitPrimary::start)
             }
             Poll::Ready(Err(error)) => {
                 let keys = self.locked_keys.to_vec();
@@ -424,14 +437,11 @@ impl Commit {
     fn commit_primary(
         &mut self,
         cx: &mut Context<'_>,
-        mut commit: Box<CommitPrimary>,
         step: impl FnOnce(&mut CommitPrimary, &mut Context<'_>) -> Poll<Result<PrimaryCommitted, Error>>,
     ) -> Poll<End> {
-        match step(&mut commit, cx) {
-            Poll::Pending => {
-                self.phase = Phase::CommittingPrimary(commit);
-                Poll::Pending
-            }
+        let Phase::CommittingPrimary(commit) = &mut self.phase else { return Poll::Pending };
+        match step(commit, cx) {
+            Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(PrimaryCommitted { commit_ts, secondaries })) => self.committed(cx, commit_ts, secondaries),
             Poll::Ready(Err(error)) => {
                 let keys = self.locked_keys.to_vec();
@@ -467,6 +477,9 @@ impl Commit {
     }
 
     fn spawn_secondaries(&self, cx: &mut Context<'_>, commit_ts: Timestamp, secondaries: Vec<Key>) {
+        if secondaries.is_empty() {
+            return;
+        }
         if cx.config().has_canary(Canary::SecondariesRolledBack) {
             return self.spawn_cleanup(cx, secondaries);
         }
@@ -602,6 +615,20 @@ impl Machine for Commit {
             let end = heartbeat.next_finished(cx);
             return end.map_or(Poll::Pending, |(_, end)| self.on_heartbeat_end(cx, end));
         }
+        // What is large stays where it is.
+        match &mut self.phase {
+            Phase::Prewriting(batches) => {
+                batches.handle(cx, token, event);
+                return self.on_prewrites(cx);
+            }
+            Phase::FetchingCommitTs(_) => {
+                return self.fetch_commit_ts(cx, |fetch, cx| fetch.handle(cx, token, event));
+            }
+            Phase::CommittingPrimary(_) => {
+                return self.commit_primary(cx, |commit, cx| commit.handle(cx, token, event));
+            }
+            _ => {}
+        }
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Grouping(mut grouping) => match grouping.handle(cx, token, event) {
                 Poll::Ready(grouped) => self.on_grouped(cx, grouped),
@@ -616,17 +643,7 @@ impl Machine for Commit {
             Phase::FetchingMinCommitTs { fetch, groups, backoff } => {
                 self.fetch_min_commit_ts(cx, fetch, groups, backoff, |fetch, cx| fetch.handle(cx, token, event))
             }
-            Phase::Prewriting(mut batches) => {
-                batches.handle(cx, token, event);
-                self.on_prewrites(cx, batches)
-            }
-            Phase::FetchingCommitTs(fetch) => {
-                self.fetch_commit_ts(cx, fetch, |fetch, cx| fetch.handle(cx, token, event))
-            }
-            Phase::CommittingPrimary(commit) => {
-                self.commit_primary(cx, commit, |commit, cx| commit.handle(cx, token, event))
-            }
-            phase @ (Phase::Starting(_) | Phase::Ended) => {
+            phase => {
                 self.phase = phase;
                 Poll::Pending
             }

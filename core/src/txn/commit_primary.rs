@@ -156,13 +156,19 @@ impl CommitPrimary {
         self.in_request = batch.len();
         let backoff = self.backoff.take();
         let call = RegionCall::to_region(Arc::clone(region), request, self.options.clone(), backoff);
-        let mut call = call.as_retry(self.attempts > 0);
-        match call.start(cx) {
+        self.phase = Phase::Calling(call.as_retry(self.attempts > 0));
+        self.step(cx, RegionCall::start)
+    }
+
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(&mut RegionCall<CommitRequest>, &mut Context<'_>) -> Poll<CallEnd<CommitResponse>>,
+    ) -> Poll<End> {
+        let Phase::Calling(call) = &mut self.phase else { return Poll::Pending };
+        match step(call, cx) {
             Poll::Ready(end) => self.on_end(cx, end),
-            Poll::Pending => {
-                self.phase = Phase::Calling(call);
-                Poll::Pending
-            }
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -290,18 +296,15 @@ impl Machine for CommitPrimary {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+        // What is as large as a call stays where it is.
+        if let Phase::Calling(_) = self.phase {
+            return self.step(cx, |call, cx| call.handle(cx, token, event));
+        }
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (Phase::Locating(mut locate), event) => match locate.handle(cx, token, event) {
                 Poll::Ready(located) => self.on_located(cx, located),
                 Poll::Pending => {
                     self.phase = Phase::Locating(locate);
-                    Poll::Pending
-                }
-            },
-            (Phase::Calling(mut call), event) => match call.handle(cx, token, event) {
-                Poll::Ready(end) => self.on_end(cx, end),
-                Poll::Pending => {
-                    self.phase = Phase::Calling(call);
                     Poll::Pending
                 }
             },

@@ -82,23 +82,20 @@ impl FetchCommitTs {
             return self.deadline_exceeded();
         }
         self.questions += 1;
-        let fetch = FetchTimestamp::new(cx.config()).until(self.deadline);
-        self.step(cx, fetch, FetchTimestamp::start)
+        self.phase = Phase::Fetching(FetchTimestamp::new(cx.config()).until(self.deadline));
+        self.step(cx, FetchTimestamp::start)
     }
 
     fn step(
         &mut self,
         cx: &mut Context<'_>,
-        mut fetch: FetchTimestamp,
         step: impl FnOnce(&mut FetchTimestamp, &mut Context<'_>) -> Poll<End>,
     ) -> Poll<End> {
-        match step(&mut fetch, cx) {
+        let Phase::Fetching(fetch) = &mut self.phase else { return Poll::Pending };
+        match step(fetch, cx) {
             Poll::Ready(Ok(timestamp)) => self.on_timestamp(cx, timestamp),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.phase = Phase::Fetching(fetch);
-                Poll::Pending
-            }
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -169,8 +166,10 @@ impl Machine for FetchCommitTs {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+        if let Phase::Fetching(_) = self.phase {
+            return self.step(cx, |fetch, cx| fetch.handle(cx, token, event));
+        }
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
-            (Phase::Fetching(fetch), event) => self.step(cx, fetch, |fetch, cx| fetch.handle(cx, token, event)),
             (Phase::WaitingForClock, Event::Woken) => self.fetch(cx),
             (Phase::AskingOwner { commit_ts, question, alarm }, Event::Checked(answer)) if question == token => {
                 if let Some(alarm) = alarm {

@@ -92,7 +92,7 @@ impl<R: KeysRequest> KeysCall<R> {
         if let Err(CallError::Relocate(_)) = end.result {
             return ShardEnd::Relocate { items: std::mem::take(&mut self.keys), backoff: end.backoff };
         }
-        let response = end.into_result(R::KIND.facts().name);
+        let response = end.into_result(R::FACTS.name);
         ShardEnd::Done(response.and_then(|response| match R::refusal(response) {
             None => Ok(()),
             Some(error) => Err(Error::Key(error)),

@@ -265,14 +265,20 @@ impl PrewriteBatch {
     fn send(&mut self, cx: &mut Context<'_>, backoff: Backoff) -> Poll<End> {
         let (region, request, options) = (&self.region, &self.request, &self.options);
         let call = RegionCall::to_region(Arc::clone(region), request.clone(), options.clone(), backoff);
-        let mut call = call.repeatable().as_retry(self.is_retry);
+        self.phase = Phase::Calling(call.repeatable().as_retry(self.is_retry));
         self.is_retry = true;
-        match call.start(cx) {
+        self.call(cx, RegionCall::start)
+    }
+
+    fn call(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(&mut RegionCall<PrewriteRequest>, &mut Context<'_>) -> Poll<CallEnd<PrewriteResponse>>,
+    ) -> Poll<End> {
+        let Phase::Calling(call) = &mut self.phase else { return Poll::Pending };
+        match step(call, cx) {
             Poll::Ready(end) => self.on_end(cx, end),
-            Poll::Pending => {
-                self.phase = Phase::Calling(call);
-                Poll::Pending
-            }
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -457,14 +463,11 @@ impl Machine for PrewriteBatch {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {
+        // What is as large as a call stays where it is.
+        if let Phase::Calling(_) = self.phase {
+            return self.call(cx, |call, cx| call.handle(cx, token, event));
+        }
         match (std::mem::replace(&mut self.phase, Phase::Ended), event) {
-            (Phase::Calling(mut call), event) => match call.handle(cx, token, event) {
-                Poll::Ready(end) => self.on_end(cx, end),
-                Poll::Pending => {
-                    self.phase = Phase::Calling(call);
-                    Poll::Pending
-                }
-            },
             (Phase::ResolvingLocks { mut resolve, lock }, event) => match resolve.handle(cx, token, event) {
                 Poll::Ready(resolved) => self.on_resolved(cx, &lock, resolved),
                 Poll::Pending => {

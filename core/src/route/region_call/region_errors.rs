@@ -126,7 +126,7 @@ impl<R: StoreRequest> RegionCall<R> {
     ///
     /// Like other errors without a cure, client-go repeats this at once, up to ten times; here a short back-off is made.
     fn on_stale_command(&mut self, cx: &mut Context<'_>, selector: Selector) -> Step<R> {
-        self.maybe_executed |= R::KIND.facts().access != Access::Read;
+        self.maybe_executed |= R::FACTS.access != Access::Read;
         if self.at_most_once && self.maybe_executed {
             return self.undetermined();
         }

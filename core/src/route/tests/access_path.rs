@@ -154,7 +154,7 @@ fn check<R: StoreRequest>(
     let call = make(&knowledge, options.clone());
     let (outcome, _) = run(call, knowledge, bad);
     let found = (outcome.path.as_str(), text(&outcome.backoffs), outcome.end, outcome.leader);
-    assert_eq!(found, (path, backoffs.to_owned(), end, leader), "{} after {bad:?}", R::KIND.facts().name);
+    assert_eq!(found, (path, backoffs.to_owned(), end, leader), "{} after {bad:?}", R::FACTS.name);
     assert_eq!(outcome.known, leader != 0);
 }
 
