@@ -191,13 +191,8 @@ impl<M: Machine> Running<M> {
 
     fn step<T>(&mut self, now: Time, step: impl FnOnce(&mut M, &mut machine::Context<'_>) -> T) -> T {
         let shared = &self.shared;
-        let mut cx = machine::Context::new(
-            now,
-            &mut self.rng,
-            shared.knowledge(self.codec),
-            &shared.config,
-            &mut self.outbox,
-        );
+        let mut cx =
+            machine::Context::new(now, &mut self.rng, shared.knowledge(self.codec), &shared.config, &mut self.outbox);
         let result = step(&mut self.machine, &mut cx);
         self.carry_out(now);
         result

@@ -23,13 +23,21 @@ use crate::runtime::{BoxFuture, Runtime};
 
 const BATCH_COMMANDS: &str = "/tikvpb.Tikv/BatchCommands";
 
-/// The connections to all stores, by address.
+/// The connections to all stores.
 pub(crate) struct StorePool {
     runtime: Arc<dyn Runtime>,
     options: NetOptions,
     limits: BatchLimits,
-    stores: RwLock<BTreeMap<Arc<str>, Arc<StoreConnection>>>,
+    connections: RwLock<Connections>,
     closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Connections {
+    by_address: BTreeMap<Arc<str>, Arc<StoreConnection>>,
+    /// Where the last call to a store went. It is found without a look at the address, which lies beside the count of those
+    /// who share it: all threads write there.
+    by_store: BTreeMap<u64, (Arc<str>, Arc<StoreConnection>)>,
 }
 
 /// A call that waits on a stream.
@@ -70,12 +78,12 @@ type Answer = (Waiter, Result<Response, Fault>);
 
 impl StorePool {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, options: NetOptions, limits: BatchLimits) -> Self {
-        StorePool { runtime, options, limits, stores: RwLock::default(), closed: AtomicBool::new(false) }
+        StorePool { runtime, options, limits, connections: RwLock::default(), closed: AtomicBool::new(false) }
     }
 
     /// Puts a call on the stream to its store.
     pub(crate) fn submit(&self, waiter: Waiter, call: &Call) -> Result<Submitted, (Waiter, Fault)> {
-        let connection = match self.connection(&call.address) {
+        let connection = match self.connection(call.store_id, &call.address) {
             Ok(connection) => connection,
             Err(fault) => return Err((waiter, fault)),
         };
@@ -85,41 +93,48 @@ impl StorePool {
 
     /// Makes a call of its own.
     pub(crate) fn unary(&self, call: Call) -> BoxFuture<'static, Result<Response, Fault>> {
-        let connection = self.connection(&call.address);
+        let connection = self.connection(call.store_id, &call.address);
         Box::pin(async move { connection?.unary(call).await })
     }
 
     /// Has the next call to `address` connect anew. Calls on their way are not disturbed.
     pub(crate) fn reconnect(&self, address: &str) {
-        let connection = self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(address);
-        if let Some(connection) = connection {
+        let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = connections.by_address.remove(address) {
+            connections.by_store.retain(|_, (_, other)| !Arc::ptr_eq(other, &connection));
             connection.retire();
         }
     }
 
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        let stores = std::mem::take(&mut *self.stores.write().unwrap_or_else(PoisonError::into_inner));
-        for connection in stores.into_values() {
+        let connections = std::mem::take(&mut *self.connections.write().unwrap_or_else(PoisonError::into_inner));
+        for connection in connections.by_address.into_values() {
             connection.close();
         }
     }
 
-    fn connection(&self, address: &Arc<str>) -> Result<Arc<StoreConnection>, Fault> {
-        if let Some(connection) = self.stores.read().unwrap_or_else(PoisonError::into_inner).get(address) {
+    fn connection(&self, store_id: u64, address: &Arc<str>) -> Result<Arc<StoreConnection>, Fault> {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((last, connection)) = connections.by_store.get(&store_id)
+            && Arc::ptr_eq(last, address)
+        {
             return Ok(Arc::clone(connection));
         }
-        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        drop(connections);
+        let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
         if self.closed.load(Ordering::Acquire) {
             return Err(fault::closed(address));
         }
-        let connection = stores.entry(Arc::clone(address)).or_insert_with(|| {
+        let Connections { by_address, by_store } = &mut *connections;
+        let connection = by_address.entry(Arc::clone(address)).or_insert_with(|| {
             let runtime = Arc::clone(&self.runtime);
             let connector = Connector::new(Arc::clone(address), Arc::clone(&runtime), self.options.clone());
             let stream = BatchStream::new(Arc::clone(address), self.limits);
             let state = Mutex::new(State { stream, running: false, retired: false, closed: false });
             Arc::new(StoreConnection { connector, runtime, state, task: AtomicWaker::new() })
         });
+        by_store.insert(store_id, (Arc::clone(address), Arc::clone(connection)));
         Ok(Arc::clone(connection))
     }
 }

@@ -167,10 +167,10 @@ impl<R: PointRequest> Point<R> {
     fn end(&self, mut end: CallEnd<R::Response>) -> Result<R::Output, Error> {
         let operation = R::FACTS.name;
         let undetermined = matches!(end.result, Err(CallError::Undetermined(_)));
-        let address = end.address.take();
+        let store = end.store.take();
         match end.into_result(operation) {
             Ok(response) => R::output(response).map_err(|message| {
-                let address = address.unwrap_or_else(|| Arc::from(""));
+                let address = store.map_or_else(|| Arc::from(""), |store| Arc::clone(&store.address));
                 Error::Refused { operation, address, message: message.into() }
             }),
             Err(cause) if undetermined => {

@@ -153,7 +153,7 @@ impl<V: RangeVisit> RangeWalk<V> {
             self.is_retry |= end.attempts > 0;
             return None;
         }
-        let address = end.address.clone().unwrap_or_else(|| Arc::from(""));
+        let address = end.address().map_or_else(|| Arc::from(""), Arc::clone);
         let taken = end
             .into_result(V::Request::KIND.facts().name)
             .and_then(|response| self.visit.on_response(response, &address));

@@ -35,6 +35,7 @@ use crate::canary::Canary;
 use crate::error::{CallFailure, Error, Execution, Fault, FaultKind};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
+use crate::knowledge::stores::Store;
 use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::request::{Access, CallContext, RequestKind, Response, Shared, StoreRequest, StoreResponse};
 use crate::time::Time;
@@ -51,7 +52,7 @@ pub struct CallEnd<T> {
     /// The region that answered, or was asked last.
     pub region: Option<Arc<Region>>,
     /// The store that answered, or was asked last.
-    pub address: Option<Arc<str>>,
+    pub store: Option<Arc<Store>>,
     /// What is left of the budget.
     pub backoff: Backoff,
     /// RPCs sent.
@@ -91,15 +92,19 @@ pub struct RegionCall<R> {
     /// Whether a replica had not yet the data of a stale read: then the leader is asked for an ordinary one.
     stale_read_failed: bool,
     last: CallFailure,
+    /// Whether the region of a call to a region was looked up in the step in which the call begins.
+    is_fresh: bool,
+    /// The region to be called; and then the one that was asked last.
     region: Option<Arc<Region>>,
-    address: Option<Arc<str>>,
+    /// The store that was asked last.
+    store: Option<Arc<Store>>,
     phase: Phase,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Target {
     Key(Key),
-    Region(Arc<Region>),
+    Region,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -140,7 +145,14 @@ impl<R: StoreRequest> RegionCall<R> {
         options: CallOptions,
         backoff: Backoff,
     ) -> Self {
-        RegionCall::new(Target::Region(region), request.into(), options, backoff)
+        RegionCall { region: Some(region), ..RegionCall::new(Target::Region, request.into(), options, backoff) }
+    }
+
+    /// Tells that the region was looked up in this very step, so that its leader need not be looked up again.
+    #[must_use]
+    pub fn fresh(mut self, is_fresh: bool) -> Self {
+        self.is_fresh = is_fresh;
+        self
     }
 
     /// Marks every attempt as a repetition: the request may have been executed in an earlier call.
@@ -171,7 +183,7 @@ impl<R: StoreRequest> RegionCall<R> {
     pub fn key(&self) -> Option<&Key> {
         match &self.target {
             Target::Key(key) => Some(key),
-            Target::Region(_) => None,
+            Target::Region => None,
         }
     }
 
@@ -195,17 +207,19 @@ impl<R: StoreRequest> RegionCall<R> {
             epoch_mismatches: 0,
             stale_read_failed: false,
             last: CallFailure::NotAttempted,
+            is_fresh: false,
             region: None,
-            address: None,
+            store: None,
             phase: Phase::Idle,
         }
     }
 
     fn locate_or_send(&mut self, cx: &mut Context<'_>) -> Step<R> {
         match &self.target {
-            Target::Region(region) => {
-                let selector = Selector::new(Arc::clone(region));
-                self.send(cx, selector)
+            Target::Region => {
+                let Some(region) = self.region.take() else { return Poll::Pending };
+                let is_fresh = std::mem::take(&mut self.is_fresh);
+                self.send(cx, if is_fresh { Selector::fresh(region) } else { Selector::new(region) })
             }
             Target::Key(key) => {
                 // As most regions are: then nothing has to be kept for the case that they are not.
@@ -252,8 +266,6 @@ impl<R: StoreRequest> RegionCall<R> {
         let timeout = self.options.timeout.min(self.deadline(cx).saturating_since(cx.now()));
         let context = self.request_context(selector.region(), &choice, timeout);
         let address = Arc::clone(&choice.store.address);
-        self.region = Some(Arc::clone(selector.region()));
-        self.address = Some(Arc::clone(&address));
         let token = cx.call(choice.store.id, address, context, R::wrap(self.request.clone()), timeout);
         self.attempts += 1;
         self.phase = Phase::Calling { token, selector, choice };
@@ -289,26 +301,37 @@ impl<R: StoreRequest> RegionCall<R> {
         &mut self,
         cx: &mut Context<'_>,
         mut selector: Selector,
-        choice: &Choice,
+        choice: Choice,
         reply: Result<Response, Fault>,
     ) -> Step<R> {
         let response = match reply {
             Ok(response) => response,
             Err(fault) => {
-                selector.attempt_failed(cx.now());
-                return self.on_fault(cx, selector, choice, fault);
+                self.note_failure(cx, &mut selector, &choice);
+                return self.on_fault(cx, selector, &choice, fault);
             }
         };
         let mut response = match R::unwrap_response(response) {
             Ok(response) => response,
-            Err(other) => return self.wrong_response(choice, &other),
+            Err(other) => {
+                self.note_failure(cx, &mut selector, &choice);
+                return self.wrong_response(&choice, &other);
+            }
         };
         if let Some(error) = response.take_region_error() {
-            selector.attempt_failed(cx.now());
-            return self.on_region_error(cx, selector, choice, &error);
+            self.note_failure(cx, &mut selector, &choice);
+            return self.on_region_error(cx, selector, &choice, &error);
         }
-        self.learn_leader(cx, selector.region(), choice);
+        self.learn_leader(cx, selector.region(), &choice);
+        self.region = Some(selector.into_region());
+        self.store = Some(choice.store);
         self.done(Ok(response))
+    }
+
+    fn note_failure(&mut self, cx: &Context<'_>, selector: &mut Selector, choice: &Choice) {
+        selector.attempt_failed(cx.now());
+        self.region = Some(Arc::clone(selector.region()));
+        self.store = Some(Arc::clone(&choice.store));
     }
 
     /// Only the leader serves what is not expressly a read from any replica.
@@ -357,7 +380,7 @@ impl<R: StoreRequest> RegionCall<R> {
     fn relocate(&mut self, cx: &mut Context<'_>) -> Step<R> {
         match &self.target {
             Target::Key(_) => self.locate_or_send(cx),
-            Target::Region(_) => {
+            Target::Region => {
                 let (_, last) = self.history();
                 self.backoff.note_earlier(R::FACTS.name, self.attempts, last.clone());
                 self.done(Err(CallError::Relocate(last)))
@@ -421,7 +444,7 @@ impl<R: StoreRequest> RegionCall<R> {
         Poll::Ready(CallEnd {
             result,
             region: self.region.take(),
-            address: self.address.take(),
+            store: self.store.take(),
             backoff: self.backoff.take(),
             attempts: self.attempts,
             maybe_executed: self.maybe_executed,
@@ -439,7 +462,7 @@ impl<R: StoreRequest> Machine for RegionCall<R> {
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Step<R> {
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (Phase::Calling { token: called, selector, choice }, Event::Reply(reply)) if called == token => {
-                self.on_reply(cx, selector, &choice, reply)
+                self.on_reply(cx, selector, choice, reply)
             }
             (Phase::BackingOff { timer, then }, Event::Woken) if timer == token => self.after_sleep(cx, then),
             (Phase::Locating(mut locate), event) => match locate.handle(cx, token, event) {
@@ -463,6 +486,11 @@ impl<R: StoreRequest> Machine for RegionCall<R> {
 }
 
 impl<T> CallEnd<T> {
+    /// Where the store listens that answered, or was asked last.
+    pub fn address(&self) -> Option<&Arc<str>> {
+        self.store.as_ref().map(|store| &store.address)
+    }
+
     /// The response, or the error with which the operation as a whole ends: for callers to whom an undetermined answer is an
     /// ordinary failure (reads, and calls that may be repeated).
     ///

@@ -139,6 +139,12 @@ impl Selector {
         &self.region
     }
 
+    /// The region, of a call that has ended.
+    #[must_use]
+    pub fn into_region(self) -> Arc<Region> {
+        self.region
+    }
+
     /// Which life of which region is being called.
     #[must_use]
     pub fn ver_id(&self) -> RegionVerId {

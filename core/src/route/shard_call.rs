@@ -38,7 +38,7 @@ impl<R: StoreRequest, I> ShardCall<R, I> {
         if let Err(CallError::Relocate(_)) = end.result {
             return ShardEnd::Relocate { items, backoff: end.backoff };
         }
-        let address = end.address.clone().unwrap_or_else(|| Arc::from(""));
+        let address = end.address().map_or_else(|| Arc::from(""), Arc::clone);
         ShardEnd::Done(ShardReply { items, result: end.into_result(R::FACTS.name), address })
     }
 }

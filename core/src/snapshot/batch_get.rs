@@ -246,8 +246,9 @@ impl Share {
             let items = items.map(|wanted| Wanted { is_retry: true, ..wanted }).collect();
             return ShardEnd::Relocate { items, backoff: end.backoff };
         }
-        let (address, backoff) = (end.address.take(), end.backoff.clone());
-        let result = end.into_result("BatchGet").and_then(|response| self.read(response, address.as_ref()));
+        let (store, backoff) = (end.store.take(), end.backoff.clone());
+        let address = store.as_ref().map(|store| &store.address);
+        let result = end.into_result("BatchGet").and_then(|response| self.read(response, address));
         ShardEnd::Done(ShareResult { result, backoff })
     }
 

@@ -103,7 +103,7 @@ impl Get {
     }
 
     fn on_answer(&mut self, cx: &mut Context<'_>, mut end: CallEnd<kvrpcpb::GetResponse>) -> Poll<Output> {
-        let address = end.address.take();
+        let store = end.store.take();
         self.backoff = end.backoff.clone();
         let response = match end.into_result("Get") {
             Ok(response) => response,
@@ -115,7 +115,7 @@ impl Get {
             None if response.not_found => self.done(Ok(None)),
             None => {
                 let value = value(response.value, response.commit_ts, self.options.need_commit_ts);
-                self.done(value.map_err(|missing| missing.error("Get", address.as_ref())))
+                self.done(value.map_err(|missing| missing.error("Get", store.as_ref().map(|store| &store.address))))
             }
         }
     }

@@ -219,7 +219,8 @@ impl ScanPage {
             return self.locate(cx);
         }
         self.is_retry = false;
-        let address = end.address.take();
+        let store = end.store.take();
+        let address = store.as_ref().map(|store| &store.address);
         let response = match end.into_result("Scan") {
             Ok(response) => response,
             Err(error) => return self.done(Err(error)),
@@ -231,7 +232,7 @@ impl ScanPage {
                 Err(error) => self.done(Err(error)),
             };
         }
-        match self.read(response.pairs, part, address.as_ref()) {
+        match self.read(response.pairs, part, address) {
             Ok((mut page, locks)) if locks.is_empty() || cx.config().has_canary(Canary::ScanSkipsLocks) => {
                 let next = page.next.as_mut().filter(|_| cx.config().has_canary(Canary::ScanSkipsRegionStart));
                 if let Some(next) = next.filter(|next| next.rest.start == part.end) {

@@ -156,7 +156,7 @@ impl CommitPrimary {
         self.in_request = batch.len();
         let backoff = self.backoff.take();
         let call = RegionCall::to_region(Arc::clone(region), request, self.options.clone(), backoff);
-        self.phase = Phase::Calling(call.as_retry(self.attempts > 0));
+        self.phase = Phase::Calling(call.as_retry(self.attempts > 0).fresh(true));
         self.step(cx, RegionCall::start)
     }
 

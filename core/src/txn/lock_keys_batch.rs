@@ -301,15 +301,16 @@ impl LockBatch {
         }
     }
 
-    fn on_end(&mut self, cx: &mut Context<'_>, end: CallEnd<PessimisticLockResponse>) -> Poll<End> {
+    fn on_end(&mut self, cx: &mut Context<'_>, mut end: CallEnd<PessimisticLockResponse>) -> Poll<End> {
         self.in_doubt |= end.maybe_executed;
         if let Err(CallError::Relocate(_)) = end.result {
             self.phase = Phase::Ended;
             return Poll::Ready(ShardEnd::Relocate { items: std::mem::take(&mut self.items), backoff: end.backoff });
         }
-        let (backoff, address) = (end.backoff.clone(), end.address.clone());
+        let (backoff, store) = (end.backoff.clone(), end.store.take());
+        let address = store.as_ref().map(|store| &store.address);
         match end.into_result("PessimisticLock") {
-            Ok(response) => self.on_response(cx, response, backoff, address.as_ref()),
+            Ok(response) => self.on_response(cx, response, backoff, address),
             Err(error) => self.failed(error),
         }
     }

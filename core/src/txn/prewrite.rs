@@ -116,6 +116,7 @@ impl Shard for PrewriteShard {
             request: Shared::new(request),
             options: self.options.clone(),
             on_lock: self.on_lock,
+            located_at: Some(cx.now()),
             is_retry,
             maybe_locked,
             resends: 0,
@@ -209,6 +210,8 @@ pub(super) struct PrewriteBatch {
     request: Shared<PrewriteRequest>,
     options: CallOptions,
     on_lock: OnLock,
+    /// When the batch was made, of keys that had just been located; `None` once it has been sent.
+    located_at: Option<Time>,
     /// Whether the mutations were in a request before.
     is_retry: bool,
     /// Whether an attempt that was not answered may have been executed.
@@ -265,7 +268,9 @@ impl PrewriteBatch {
     fn send(&mut self, cx: &mut Context<'_>, backoff: Backoff) -> Poll<End> {
         let (region, request, options) = (&self.region, &self.request, &self.options);
         let call = RegionCall::to_region(Arc::clone(region), request.clone(), options.clone(), backoff);
-        self.phase = Phase::Calling(call.repeatable().as_retry(self.is_retry));
+        // Most batches are sent in the step in which their keys are located.
+        let is_fresh = self.located_at.take() == Some(cx.now());
+        self.phase = Phase::Calling(call.repeatable().as_retry(self.is_retry).fresh(is_fresh));
         self.is_retry = true;
         self.call(cx, RegionCall::start)
     }

@@ -115,7 +115,7 @@ where
     }
     let end = script.expect_done();
     assert_eq!(end.attempts as usize, path.len());
-    assert_eq!(end.address, last_call.map(|call| call.address));
+    assert_eq!(end.address(), last_call.map(|call| call.address).as_ref());
     let known = script.knowledge.regions.lookup(script.now(), b"k");
     let outcome = Outcome {
         path: path.join(" "),

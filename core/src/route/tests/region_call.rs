@@ -48,8 +48,11 @@ fn a_request_names_its_region_and_peer_and_keeps_the_options() {
     assert_eq!(call.context.to_message(), expected);
     script.reply(kvrpcpb::GetResponse { value: "v".into(), ..Default::default() });
     let end = script.expect_done();
+    assert_eq!(
+        (end.address().map(|address| &**address), end.attempts, end.maybe_executed),
+        (Some("store-1"), 1, false)
+    );
     assert_eq!(end.result.expect("answered").value, "v");
-    assert_eq!((end.address.as_deref(), end.attempts, end.maybe_executed), (Some("store-1"), 1, false));
     assert_eq!(end.region.expect("asked").ver_id.id, 1);
     assert_eq!(end.backoff, budget_of(40));
 }
@@ -226,7 +229,7 @@ fn a_region_that_cannot_be_found_is_the_end_of_the_call() {
     script.pd(Err(mismatch.clone()));
     let end = script.expect_done();
     assert_eq!((end.result, end.attempts), (Err(CallError::Failed(Error::Pd(mismatch))), 0));
-    assert_eq!((end.region, end.address), (None, None));
+    assert_eq!((end.region, end.store), (None, None));
 }
 
 #[test]
@@ -310,7 +313,7 @@ fn a_caller_who_need_not_know_more_gets_a_plain_error() {
     let end = |result| CallEnd::<()> {
         result,
         region: None,
-        address: None,
+        store: None,
         backoff: budget_of(1),
         attempts: 3,
         maybe_executed: true,

@@ -192,7 +192,7 @@ fn every_region_error_has_its_consequences() {
             }
         };
         assert_eq!(end.result, expected, "{name}");
-        assert_eq!((end.attempts, end.address.as_deref()), (1, Some("store-1")), "{name}");
+        assert_eq!((end.attempts, end.address().map(|address| &**address)), (1, Some("store-1")), "{name}");
     }
 }
 
