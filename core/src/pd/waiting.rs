@@ -15,6 +15,10 @@ pub struct QuestionId(u64);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiting<W> {
     questions: Slots<Question<W>>,
+    /// Whether no question had an earlier deadline than the one asked before it.
+    in_order: bool,
+    /// Of the question that was asked last.
+    last_deadline: Time,
     answers: VecDeque<(QuestionId, W, Result<PdResponse, PdError>)>,
 }
 
@@ -27,10 +31,13 @@ struct Question<W> {
 
 impl<W> Waiting<W> {
     pub(super) fn new() -> Self {
-        Waiting { questions: Slots::default(), answers: VecDeque::new() }
+        Waiting { questions: Slots::default(), in_order: true, last_deadline: Time::ZERO, answers: VecDeque::new() }
     }
 
     pub(super) fn ask(&mut self, waiter: W, request: PdRequest, deadline: Time) -> QuestionId {
+        let is_only = self.questions.len() == 0;
+        self.in_order = is_only || (self.in_order && self.last_deadline <= deadline);
+        self.last_deadline = deadline;
         QuestionId(self.questions.insert(Question { waiter, request, deadline }))
     }
 
@@ -77,14 +84,42 @@ impl<W> Waiting<W> {
         self.answers.pop_front().map(|(_, waiter, answer)| (waiter, answer))
     }
 
-    /// Looks at every question: whoever asks in batches asks for this once a batch.
+    /// That of the oldest question, most of the time, since most have the same time limit; else a look at every question.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        let deadlines = self.questions.iter().map(|(_, question)| question.deadline);
-        deadlines.min().filter(|deadline| *deadline < Time::MAX)
+        let mut deadlines = self.questions.iter().map(|(_, question)| question.deadline);
+        let next = if self.in_order { deadlines.next() } else { deadlines.min() };
+        next.filter(|deadline| *deadline < Time::MAX)
     }
 
     /// How many questions wait.
     pub(super) fn len(&self) -> usize {
         self.questions.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    quickcheck! {
+        /// A question with that deadline is asked where there is one, else the n-th oldest is answered.
+        fn the_next_deadline_is_the_earliest_of_all(steps: Vec<(Option<u8>, usize)>) -> bool {
+            let (mut waiting, mut model) = (Waiting::new(), Vec::new());
+            steps.into_iter().all(|(deadline, n)| {
+                match (deadline, n.checked_rem(model.len())) {
+                    (None, Some(n)) => {
+                        let (id, _) = model.remove(n);
+                        waiting.answer(id, Err(PdError::Closed));
+                    }
+                    (deadline, _) => {
+                        let deadline = Time::from_millis(deadline.unwrap_or_default().into());
+                        model.push((waiting.ask((), PdRequest::Timestamp, deadline), deadline));
+                    }
+                }
+                waiting.next_deadline() == model.iter().map(|(_, deadline)| *deadline).min()
+            })
+        }
     }
 }

@@ -129,6 +129,12 @@ impl<W> BatchStream<W> {
         !self.pending.is_empty()
     }
 
+    /// Calls that may wait to be written: with those among them that nobody waits for any more.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.requests()
+    }
+
     /// Calls submitted and not answered.
     #[must_use]
     pub fn in_flight(&self) -> usize {

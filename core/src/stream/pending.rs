@@ -55,6 +55,10 @@ impl Pending {
         self.bytes.len()
     }
 
+    pub(super) fn requests(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -106,6 +106,9 @@ fn more_calls_than_allowed_are_refused_without_being_sent() {
     assert_eq!(refused, (2, fault(FaultKind::Overloaded, Execution::NotSent)));
     assert!(stream.cancel(id));
     stream.submit(3, &get("c", 100)).expect("room again");
+    assert_eq!((stream.in_flight(), stream.pending()), (1, 2), "the cancelled one is left out when the frame is made");
+    assert!(stream.poll_frame().is_some());
+    assert_eq!((stream.in_flight(), stream.pending()), (1, 0));
 }
 
 #[test]
