@@ -45,6 +45,8 @@ impl Service for NullPd {
                 Box::pin(timestamps(Arc::clone(&self.oracle), cluster_id, call.requests, responder))
             }
             Some(Shape::Unary) => Box::pin(answer(Arc::clone(&self.cluster), call, responder)),
+            // Newer clients ask for regions so.
+            Some(Shape::Stream) => Box::pin(answer_each(Arc::clone(&self.cluster), call, responder)),
             _ => {
                 responder.finish(Status::unimplemented(call.path()));
                 Box::pin(std::future::ready(()))
@@ -54,12 +56,29 @@ impl Service for NullPd {
 }
 
 async fn answer(cluster: Arc<Mutex<Cluster>>, mut call: IncomingCall, responder: Responder) {
-    let answer = call.requests.single().await.and_then(|message| {
-        let asked = PdCall { member: MEMBER, path: call.path(), forwarded_host: None, allow_follower: false };
-        let answer = lock(&cluster).handle_pd(Time::ZERO, &asked, message);
-        answer.map_err(|status| Status::new(Code::from_i32(status.code as i32), status.message))
-    });
+    let answer = call.requests.single().await.and_then(|message| ask(&cluster, call.path(), message));
     responder.reply(answer);
+}
+
+async fn answer_each(cluster: Arc<Mutex<Cluster>>, mut call: IncomingCall, mut responder: Responder) {
+    let mut ended = responder.send_metadata();
+    while ended.is_ok() {
+        ended = match call.requests.message().await {
+            Ok(Some(message)) => match ask(&cluster, call.path(), message) {
+                Ok(answer) => responder.ready().await.and_then(|()| responder.send(answer)),
+                Err(status) => Err(status),
+            },
+            Ok(None) => Err(Status::ok()),
+            Err(status) => Err(status),
+        };
+    }
+    responder.finish(ended.err().unwrap_or_else(Status::ok));
+}
+
+fn ask(cluster: &Mutex<Cluster>, path: &str, message: Bytes) -> Result<Bytes, Status> {
+    let asked = PdCall { member: MEMBER, path, forwarded_host: None, allow_follower: false };
+    let answer = lock(cluster).handle_pd(Time::ZERO, &asked, message);
+    answer.map_err(|status| Status::new(Code::from_i32(status.code as i32), status.message))
 }
 
 async fn timestamps(oracle: Arc<Oracle>, cluster_id: u64, mut requests: RequestStream, mut responder: Responder) {
