@@ -120,9 +120,8 @@ impl StorePool {
 
     fn connection(&self, store_id: u64, address: &Arc<str>) -> Result<Arc<StoreConnection>, Fault> {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((last, connection)) = connections.by_store.get(&store_id)
-            && Arc::ptr_eq(last, address)
-        {
+        let last = connections.by_store.get(&store_id);
+        if let Some((_, connection)) = last.filter(|(known, _)| Arc::ptr_eq(known, address)) {
             return Ok(Arc::clone(connection));
         }
         drop(connections);
