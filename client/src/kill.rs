@@ -82,8 +82,9 @@ impl KillSwitch {
         }
     }
 
-    /// What `commit` comes to. Killed before anything may have decided, it is given up; later, it ends as it ends.
-    pub(crate) async fn run_commit<M, T>(&self, commit: Operation<M>) -> Result<T, Error>
+    /// What `commit` comes to. Killed before anything may have decided, it is given up; later, it ends as it ends. Boxed,
+    /// since it is large and would be moved from one future into the next.
+    pub(crate) async fn run_commit<M, T>(&self, commit: Box<Operation<M>>) -> Result<T, Error>
     where
         M: Machine<Output = Result<T, Error>> + Send + 'static,
         T: Send,

@@ -31,7 +31,7 @@ impl Client {
             None => None,
         };
         let commit = self.drive(KeyCodec::Txn, Commit::new(request)).checked_by(check.cloned());
-        let end = kill.run_commit(commit).await;
+        let end = kill.run_commit(Box::new(commit)).await;
         if let Some(held) = held {
             held.end(&end);
         }

@@ -326,7 +326,7 @@ impl PipelinedTransaction {
         self.inner.state.stop();
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
         let commit = self.inner.state.client.drive(KeyCodec::Txn, PipelinedCommit::new(request));
-        let end = self.inner.kill.run_commit(commit.checked_by(check)).instrument(span).await;
+        let end = self.inner.kill.run_commit(Box::new(commit.checked_by(check))).instrument(span).await;
         self.txn().end_commit(&end);
         end
     }

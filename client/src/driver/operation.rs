@@ -31,7 +31,7 @@ where
     M::Output: Send,
 {
     /// `None` once it has ended or moved on.
-    running: Option<Box<Running<M>>>,
+    running: Option<Running<M>>,
 }
 
 struct Running<M> {
@@ -77,12 +77,12 @@ where
     M::Output: Send,
 {
     pub(crate) fn new(shared: &Arc<Shared>, interceptors: &Interceptors, codec: KeyCodec, machine: M) -> Self {
-        Operation { running: Some(Box::new(Running::new(shared, interceptors, codec, machine, false))) }
+        Operation { running: Some(Running::new(shared, interceptors, codec, machine, false)) }
     }
 
     /// Runs `machine` on a task of its own, without an owner.
     pub(crate) fn spawn(shared: &Arc<Shared>, interceptors: &Interceptors, codec: KeyCodec, machine: M) {
-        Operation { running: Some(Box::new(Running::new(shared, interceptors, codec, machine, true))) }.detach();
+        Operation { running: Some(Running::new(shared, interceptors, codec, machine, true)) }.detach();
     }
 
     /// The same, with somebody who is asked whether the transaction may commit.
