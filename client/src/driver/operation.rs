@@ -40,7 +40,8 @@ struct Running<M> {
     shared: Arc<Shared>,
     interceptors: Interceptors,
     rng: Rng,
-    outbox: Outbox,
+    /// The name of its next command.
+    next_token: Token,
     mailbox: Arc<Mailbox>,
     /// One, most of the time.
     waits: SmallVec<[Wait; 1]>,
@@ -162,7 +163,7 @@ impl<M: Machine> Running<M> {
             rng: shared.child_rng(),
             shared: Arc::clone(shared),
             interceptors: interceptors.clone(),
-            outbox: Outbox::new(),
+            next_token: Token::default(),
             mailbox: Arc::new(Mailbox::default()),
             waits: SmallVec::new(),
             check: None,
@@ -174,7 +175,6 @@ impl<M: Machine> Running<M> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<M::Output> {
         self.mailbox.register(cx.waker());
         let now = self.shared.runtime.now();
-        self.carry_out(now);
         if !self.started {
             self.started = true;
             if let Poll::Ready(output) = self.step(now, Machine::start) {
@@ -191,10 +191,14 @@ impl<M: Machine> Running<M> {
 
     fn step<T>(&mut self, now: Time, step: impl FnOnce(&mut M, &mut machine::Context<'_>) -> T) -> T {
         let shared = &self.shared;
+        let mut outbox = Outbox::continued(self.next_token);
         let mut cx =
-            machine::Context::new(now, &mut self.rng, shared.knowledge(self.codec), &shared.config, &mut self.outbox);
+            machine::Context::new(now, &mut self.rng, shared.knowledge(self.codec), &shared.config, &mut outbox);
         let result = step(&mut self.machine, &mut cx);
-        self.carry_out(now);
+        self.next_token = outbox.next_token();
+        while let Some(command) = outbox.pop() {
+            self.carry_out(now, command);
+        }
         result
     }
 
@@ -217,41 +221,39 @@ impl<M: Machine> Running<M> {
         None
     }
 
-    fn carry_out(&mut self, now: Time) {
-        while let Some(command) = self.outbox.pop() {
-            match command {
-                Command::Call(call) => self.call(now, call),
-                Command::Pd { token, request } => self.ask_pd(now, token, request),
-                Command::CheckCommit { token, start_ts, commit_ts } => {
-                    let Some(check) = &self.check else {
-                        let nobody = Err(Arc::from("nobody is there to be asked"));
-                        Waiter::new(&self.mailbox, token).deliver(Event::Checked(nobody));
-                        self.wait(token, WaitOn::Nothing);
-                        continue;
-                    };
-                    let answer = check.ask(start_ts, commit_ts);
-                    let checked = async move { Event::Checked(answer.await.map_err(Arc::from)) };
-                    self.wait(token, WaitOn::Future(Box::pin(checked)));
-                }
-                Command::Sleep { token, until, .. } => {
-                    let sleep = self.shared.runtime.sleep(until.saturating_since(now));
-                    let woken = async move {
-                        sleep.await;
-                        Event::Woken
-                    };
-                    self.wait(token, WaitOn::Future(Box::pin(woken)));
-                }
-                Command::Cancel { token } => {
-                    if let Some(wait) = self.take_wait(token) {
-                        self.cancel(wait);
-                    }
-                }
-                Command::Reconnect { address } => self.shared.stores.reconnect(&address),
-                Command::Spawn(machine) => {
-                    Operation::spawn(&self.shared, &self.interceptors, self.codec, machine);
-                }
-                Command::Observe(observation) => observe::observation(&observation),
+    fn carry_out(&mut self, now: Time, command: Command) {
+        match command {
+            Command::Call(call) => self.call(now, call),
+            Command::Pd { token, request } => self.ask_pd(now, token, request),
+            Command::CheckCommit { token, start_ts, commit_ts } => {
+                let Some(check) = &self.check else {
+                    let nobody = Err(Arc::from("nobody is there to be asked"));
+                    Waiter::new(&self.mailbox, token).deliver(Event::Checked(nobody));
+                    self.wait(token, WaitOn::Nothing);
+                    return;
+                };
+                let answer = check.ask(start_ts, commit_ts);
+                let checked = async move { Event::Checked(answer.await.map_err(Arc::from)) };
+                self.wait(token, WaitOn::Future(Box::pin(checked)));
             }
+            Command::Sleep { token, until, .. } => {
+                let sleep = self.shared.runtime.sleep(until.saturating_since(now));
+                let woken = async move {
+                    sleep.await;
+                    Event::Woken
+                };
+                self.wait(token, WaitOn::Future(Box::pin(woken)));
+            }
+            Command::Cancel { token } => {
+                if let Some(wait) = self.take_wait(token) {
+                    self.cancel(wait);
+                }
+            }
+            Command::Reconnect { address } => self.shared.stores.reconnect(&address),
+            Command::Spawn(machine) => {
+                Operation::spawn(&self.shared, &self.interceptors, self.codec, machine);
+            }
+            Command::Observe(observation) => observe::observation(&observation),
         }
     }
 

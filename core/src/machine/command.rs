@@ -158,6 +158,19 @@ impl Outbox {
         Outbox::default()
     }
 
+    /// An empty outbox that goes on where another one ended, given the [token](Outbox::next_token) which that would have
+    /// issued next: for drivers that take every command at once and keep no outbox in between.
+    #[must_use]
+    pub fn continued(next_token: Token) -> Self {
+        Outbox { next_token: next_token.0, ..Outbox::default() }
+    }
+
+    /// The token that the next command will get.
+    #[must_use]
+    pub fn next_token(&self) -> Token {
+        Token(self.next_token)
+    }
+
     /// Takes the next command, in the order they were issued.
     pub fn pop(&mut self) -> Option<Command> {
         #[cfg(any(test, feature = "transitions"))]
@@ -185,11 +198,6 @@ impl Outbox {
     #[cfg(any(test, feature = "transitions"))]
     pub(super) fn note(&mut self, step: Step) {
         self.transitions.push(step);
-    }
-
-    /// The token that the next command will get: what a child issues between two marks is the child's.
-    pub(super) fn mark(&self) -> Token {
-        Token(self.next_token)
     }
 
     pub(super) fn new_token(&mut self) -> Token {

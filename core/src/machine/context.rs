@@ -135,7 +135,8 @@ impl<'a> Context<'a> {
         let _ = (from, to);
     }
 
+    /// What a child issues between two marks is the child's.
     pub(super) fn mark(&self) -> Token {
-        self.outbox.mark()
+        self.outbox.next_token()
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::task::Poll;
 
+use smallvec::SmallVec;
+
 use super::{Context, Event, Machine, Token};
 
 /// Names a child of a [`FanOut`], in the order in which children were added.
@@ -23,18 +25,27 @@ pub struct ChildId(pub u32);
 /// ```
 ///
 /// A child owns the tokens that it issues: they lie between the marks of the outbox before and after its step. Children stay
-/// where they were put when they were added: they are large.
+/// where they were put when they were added: they are large. Most operations have one, for which nothing else is allocated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FanOut<M: Machine> {
     limit: usize,
     next_id: u32,
-    /// In the order in which they were added: those that run, then those that wait.
-    children: VecDeque<(ChildId, Box<M>)>,
-    /// How many run.
-    running: usize,
+    /// How many of `children` were started; how many of these have ended.
+    started: u32,
+    ended: u32,
+    /// In the order in which they were added: those that were started, then those that are the next.
+    children: SmallVec<[(ChildId, Box<Child<M, M::Output>>); 1]>,
+    /// All further ones.
+    queue: VecDeque<(ChildId, Box<Child<M, M::Output>>)>,
     /// Who waits for which answer, in the order of the tokens.
-    routes: Vec<(Token, ChildId)>,
-    finished: VecDeque<(ChildId, M::Output)>,
+    routes: SmallVec<[(Token, ChildId); 1]>,
+}
+
+/// What is in a child's place, until its output is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Child<M, O> {
+    Machine(M),
+    Ended(O),
 }
 
 impl<M: Machine> FanOut<M> {
@@ -44,10 +55,11 @@ impl<M: Machine> FanOut<M> {
         FanOut {
             limit: limit.max(1),
             next_id: 0,
-            children: VecDeque::new(),
-            running: 0,
-            routes: Vec::new(),
-            finished: VecDeque::new(),
+            started: 0,
+            ended: 0,
+            children: SmallVec::new(),
+            queue: VecDeque::new(),
+            routes: SmallVec::new(),
         }
     }
 
@@ -55,23 +67,33 @@ impl<M: Machine> FanOut<M> {
     pub fn add(&mut self, child: M) -> ChildId {
         let id = ChildId(self.next_id);
         self.next_id += 1;
-        self.children.push_back((id, Box::new(child)));
+        let child = (id, Box::new(Child::Machine(child)));
+        // So that few have to be moved when one is taken out, however many there are.
+        if self.queue.is_empty() && self.children.len() < self.limit {
+            self.children.push(child);
+        } else {
+            self.queue.push_back(child);
+        }
         id
     }
 
     /// Starts waiting children while there is room.
     pub fn run(&mut self, cx: &mut Context<'_>) {
-        while self.running < self.limit {
-            let Some((id, child)) = self.children.get_mut(self.running) else { return };
+        while self.running_len() < self.limit {
+            let next = self.started as usize;
+            if next == self.children.len() {
+                let Some(child) = self.queue.pop_front() else { return };
+                self.children.push(child);
+            }
+            self.started += 1;
+            let (id, child) = &mut self.children[next];
+            let Child::Machine(machine) = &mut **child else { continue };
             let (id, mark) = (*id, cx.mark());
-            match child.start(cx) {
-                Poll::Pending => {
-                    self.running += 1;
-                    self.route(mark, cx.mark(), id);
-                }
+            match machine.start(cx) {
+                Poll::Pending => self.route(mark, cx.mark(), id),
                 Poll::Ready(output) => {
-                    self.children.remove(self.running);
-                    self.finish(id, output);
+                    **child = Child::Ended(output);
+                    self.ended += 1;
                 }
             }
         }
@@ -88,72 +110,76 @@ impl<M: Machine> FanOut<M> {
         let Ok(route) = self.routes.binary_search_by_key(&token, |(token, _)| *token) else { return false };
         let (_, id) = self.routes.remove(route);
         let Ok(place) = self.children.binary_search_by_key(&id, |(id, _)| *id) else { return false };
-        let child = &mut self.children[place].1;
+        let child = &mut *self.children[place].1;
+        let Child::Machine(machine) = child else { return false };
         let mark = cx.mark();
-        match child.handle(cx, token, event) {
+        match machine.handle(cx, token, event) {
             Poll::Pending => self.route(mark, cx.mark(), id),
             Poll::Ready(output) => {
-                self.children.remove(place);
-                self.running -= 1;
+                *child = Child::Ended(output);
+                self.ended += 1;
                 self.routes.retain(|(_, owner)| *owner != id);
-                self.finish(id, output);
             }
         }
         true
     }
 
-    /// Takes the next finished child's output; starts waiting children when none is left to take.
+    /// Takes the output of a finished child, of several that of the first that was added; starts waiting children when none
+    /// is left to take.
     pub fn next_finished(&mut self, cx: &mut Context<'_>) -> Option<(ChildId, M::Output)> {
-        if self.finished.is_empty() {
+        if self.ended == 0 {
             self.run(cx);
         }
-        self.finished.pop_front()
+        if self.ended == 0 {
+            return None;
+        }
+        let place = self.children.iter().position(|(_, child)| matches!(**child, Child::Ended(_)))?;
+        let (id, child) = self.children.remove(place);
+        self.started -= 1;
+        self.ended -= 1;
+        match *child {
+            Child::Ended(output) => Some((id, output)),
+            Child::Machine(_) => None,
+        }
     }
 
     /// Forgets all children, and cancels what the running ones wait for. Outputs not yet taken are kept.
     pub fn cancel_all(&mut self, cx: &mut Context<'_>) {
         self.routes.drain(..).for_each(|(token, _)| cx.cancel(token));
-        self.children.clear();
-        self.running = 0;
-    }
-
-    /// Forgets the children that have not started.
-    pub fn cancel_waiting(&mut self) {
-        self.children.truncate(self.running);
+        self.children.retain(|(_, child)| matches!(**child, Child::Ended(_)));
+        self.started = self.ended;
+        self.queue.clear();
     }
 
     /// Whether no child waits, runs or has an output to be taken.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.children.is_empty() && self.finished.is_empty()
+        self.children.is_empty() && self.queue.is_empty()
     }
 
     /// The children that run now.
     pub fn running(&self) -> impl Iterator<Item = (ChildId, &M)> {
-        self.children.range(..self.running).map(|(id, child)| (*id, &**child))
+        self.children[..self.started as usize].iter().filter_map(of_machine)
     }
 
     /// The children that wait to be started.
     pub fn waiting(&self) -> impl Iterator<Item = (ChildId, &M)> {
-        self.children.range(self.running..).map(|(id, child)| (*id, &**child))
+        self.children[self.started as usize..].iter().chain(&self.queue).filter_map(of_machine)
     }
 
-    /// How many children wait to be started.
-    #[must_use]
-    pub fn waiting_len(&self) -> usize {
-        self.children.len() - self.running
-    }
-
-    fn finish(&mut self, id: ChildId, output: M::Output) {
-        // Outputs are large, and most are taken before the next one comes.
-        if self.finished.capacity() == 0 {
-            self.finished.reserve_exact(1);
-        }
-        self.finished.push_back((id, output));
+    fn running_len(&self) -> usize {
+        (self.started - self.ended) as usize
     }
 
     /// What was issued between two marks is for this child.
     fn route(&mut self, from: Token, until: Token, id: ChildId) {
         self.routes.extend((from.0..until.0).map(|token| (Token(token), id)));
+    }
+}
+
+fn of_machine<M, O>((id, child): &(ChildId, Box<Child<M, O>>)) -> Option<(ChildId, &M)> {
+    match &**child {
+        Child::Machine(machine) => Some((*id, machine)),
+        Child::Ended(_) => None,
     }
 }

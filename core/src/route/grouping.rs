@@ -140,6 +140,9 @@ impl<I: Keyed> Grouping<I> {
         if items.is_empty() {
             return Err(not_of_place(&region));
         }
+        if self.groups.is_empty() && self.items.is_empty() {
+            self.groups.reserve_exact(1);
+        }
         self.groups.push(Group { region, items });
         Ok(())
     }

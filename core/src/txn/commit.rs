@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tikv_proto::kvrpcpb::{Op, PrewriteRequest};
+use tikv_proto::kvrpcpb::Op;
 
 use super::batches::primary_first;
 use super::cleanup::Cleanup;
@@ -52,14 +52,13 @@ use super::heartbeat::{Heartbeat, HeartbeatEnd};
 use super::lock_ttl::lock_ttl;
 use super::pessimistic_rollback::PessimisticRollback;
 use super::pre_split;
-use super::prewrite::{NotPrewritten, PrewriteBatch, PrewriteShard, Prewritten, RegionKeys};
+use super::prewrite::{NotPrewritten, PrewriteBatch, PrewriteShard, PrewriteTemplate, Prewritten, RegionKeys};
 use super::{CommitDetails, CommitOptions, CommitOutcome, CommitTsRules, Mutation, Mutations};
 use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
 use crate::error::Error;
 use crate::key::Key;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, Token, phases};
-use crate::request::Shared;
 use crate::route::{self, Group, Grouped, Grouping, Sharded, Unlocated};
 use crate::split::{Scatter, Split, SplitOptions, SplitRegions};
 use crate::time::Time;
@@ -290,16 +289,16 @@ impl Commit {
     fn prewrite_shard(&self, cx: &Context<'_>, region_keys: RegionKeys, mutation_count: usize) -> PrewriteShard {
         let elapsed = cx.now().saturating_since(self.started_at);
         let for_update_ts = self.for_update_ts();
-        let request = PrewriteRequest {
+        let template = PrewriteTemplate {
             primary_lock: self.primary.to_bytes(),
             start_version: self.start_ts.version(),
             lock_ttl: whole_ms(lock_ttl(cx.config(), self.size_bytes, elapsed)),
             for_update_ts: for_update_ts.version(),
             assertion_level: self.options.assertion_level.into(),
-            ..PrewriteRequest::default()
+            ..PrewriteTemplate::default()
         };
         PrewriteShard {
-            request: Shared::new(request),
+            template,
             options: self.options.foreground(),
             on_lock: self.options.on_lock,
             batch_bytes: cx.config().txn_batch_bytes,
@@ -312,7 +311,7 @@ impl Commit {
     fn in_mode(&self, cx: &Context<'_>, mut shard: PrewriteShard, after: Timestamp) -> PrewriteShard {
         // What the owner was asked about is PD's time, not this process's.
         let asked_at = self.options.commit_ts.ask_owner.then_some(after);
-        self.mode.fill_in(cx, shard.request.make_mut(), after, self.started_at, asked_at);
+        self.mode.fill_in(cx, &mut shard.template, after, self.started_at, asked_at);
         if self.mode.prewrites_decide() {
             let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary);
             shard.secondaries = secondaries.map(Key::to_bytes).collect();

@@ -14,8 +14,9 @@
 //!
 //! client-go: `checkAsyncCommit`, `checkOnePC`, `calculateMaxCommitTS`.
 
-use tikv_proto::kvrpcpb::{Op, PrewriteRequest};
+use tikv_proto::kvrpcpb::Op;
 
+use super::prewrite::PrewriteTemplate;
 use super::{CommitMode, CommitOptions, Mutation};
 use crate::canary::Canary;
 use crate::machine::Context;
@@ -55,28 +56,28 @@ impl Mode {
     pub(super) fn fill_in(
         self,
         cx: &Context<'_>,
-        request: &mut PrewriteRequest,
+        template: &mut PrewriteTemplate,
         after: Timestamp,
         started_at: Time,
         asked_at: Option<Timestamp>,
     ) {
-        let start_ts = Timestamp::from_version(request.start_version);
-        let for_update_ts = Timestamp::from_version(request.for_update_ts);
-        request.min_commit_ts = after.max(start_ts).max(for_update_ts).next().version();
+        let start_ts = Timestamp::from_version(template.start_version);
+        let for_update_ts = Timestamp::from_version(template.for_update_ts);
+        template.min_commit_ts = after.max(start_ts).max(for_update_ts).next().version();
         if self.prewrites_decide() {
             let elapsed = cx.now().saturating_since(started_at);
             let window = elapsed.saturating_add(cx.config().async_commit_safe_window);
             let allowed_until = asked_at.map(|asked_at| asked_at.saturating_add(cx.config().async_commit_safe_window));
             let max_commit_ts = start_ts.saturating_add(window).min(allowed_until.unwrap_or(Timestamp::MAX));
-            request.max_commit_ts = max_commit_ts.version();
+            template.max_commit_ts = max_commit_ts.version();
             if !for_update_ts.is_zero() {
                 // A repeated request does not notice that the lock was resolved in between. If it was, then at a time beyond
                 // this life, and what is prewritten anew gets a min_commit_ts beyond max_commit_ts.
                 let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-                request.lock_ttl = request.lock_ttl.max(window_ms.saturating_add(1));
+                template.lock_ttl = template.lock_ttl.max(window_ms.saturating_add(1));
             }
-            request.use_async_commit = self.async_commit;
-            request.try_one_pc = self.one_phase;
+            template.use_async_commit = self.async_commit;
+            template.try_one_pc = self.one_phase;
         }
     }
 }

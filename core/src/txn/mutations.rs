@@ -24,7 +24,7 @@ use tikv_proto::kvrpcpb::{self, Assertion, AssertionLevel, Op};
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::{Key, KeyRange, MAX_KEY_BYTES};
-use crate::membuffer::{Flagged, KeyFlags, MemBuffer, ValueRef};
+use crate::membuffer::{Flagged, KeyFlags, Limits, MemBuffer, ValueRef};
 use crate::route::Keyed;
 use crate::timestamp::Timestamp;
 
@@ -143,6 +143,13 @@ impl TxnLimits {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         TxnLimits { entry_bytes: config.txn_entry_limit_bytes, total_bytes: config.txn_total_limit_bytes }
+    }
+}
+
+impl From<Limits> for TxnLimits {
+    fn from(limits: Limits) -> Self {
+        let [entry_bytes, total_bytes] = [limits.entry_bytes, limits.total_bytes].map(|bytes| bytes as u64);
+        TxnLimits { entry_bytes, total_bytes }
     }
 }
 

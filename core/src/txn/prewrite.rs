@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tikv_proto::kvrpcpb::prewrite_request::ForUpdateTsConstraint;
 use tikv_proto::kvrpcpb::{self, Op, PrewriteRequest, PrewriteResponse};
 
@@ -51,8 +52,7 @@ const RESEND_BACKOFF_MS: u64 = 100;
 /// How the mutations of a transaction are prewritten.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PrewriteShard {
-    /// Everything but the mutations and the size.
-    pub(super) request: Shared<PrewriteRequest>,
+    pub(super) template: PrewriteTemplate,
     pub(super) options: CallOptions,
     pub(super) on_lock: OnLock,
     pub(super) batch_bytes: usize,
@@ -65,16 +65,49 @@ pub(super) struct PrewriteShard {
     pub(super) secondaries: Arc<[Bytes]>,
 }
 
+/// What all prewrites of a transaction say, in the words of [`PrewriteRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct PrewriteTemplate {
+    pub(super) primary_lock: Bytes,
+    pub(super) start_version: u64,
+    pub(super) lock_ttl: u64,
+    pub(super) for_update_ts: u64,
+    pub(super) min_commit_ts: u64,
+    pub(super) max_commit_ts: u64,
+    pub(super) assertion_level: i32,
+    pub(super) use_async_commit: bool,
+    pub(super) try_one_pc: bool,
+}
+
+impl PrewriteTemplate {
+    fn request(&self, mutations: Vec<kvrpcpb::Mutation>, txn_size: u64) -> PrewriteRequest {
+        PrewriteRequest {
+            mutations,
+            txn_size,
+            primary_lock: self.primary_lock.clone(),
+            start_version: self.start_version,
+            lock_ttl: self.lock_ttl,
+            for_update_ts: self.for_update_ts,
+            min_commit_ts: self.min_commit_ts,
+            max_commit_ts: self.max_commit_ts,
+            assertion_level: self.assertion_level,
+            use_async_commit: self.use_async_commit,
+            try_one_pc: self.try_one_pc,
+            ..PrewriteRequest::default()
+        }
+    }
+}
+
 /// How many keys there are in each region.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RegionKeys {
     /// Ids and numbers, in the order of the ids.
-    counts: Vec<(u64, u64)>,
+    counts: SmallVec<[(u64, u64); 1]>,
 }
 
 impl RegionKeys {
     pub(super) fn of(groups: &[Group<Mutation>]) -> Self {
-        let mut counts: Vec<_> =
+        let mut counts: SmallVec<_> =
             groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
         counts.sort_unstable();
         RegionKeys { counts }
@@ -102,11 +135,8 @@ impl Shard for PrewriteShard {
         let maybe_locked = mutations.iter().any(|mutation| mutation.maybe_locked);
         // Once regions have changed the count is not known any more; the largest keeps resolvers from resolving too little.
         let region_keys = if is_retry { None } else { self.region_keys.get(region.ver_id.id) };
-        let mut request = PrewriteRequest {
-            mutations: mutations.iter().map(Mutation::to_proto).collect(),
-            txn_size: region_keys.unwrap_or(u64::MAX),
-            ..(*self.request).clone()
-        };
+        let named = mutations.iter().map(Mutation::to_proto).collect();
+        let mut request = self.template.request(named, region_keys.unwrap_or(u64::MAX));
         self.choose_mode(cx, &mut request, maybe_locked);
         let request = if request.for_update_ts == 0 { request } else { pessimistic(request, &mutations) };
         let request = falsified(cx, request);

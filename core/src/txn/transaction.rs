@@ -55,7 +55,6 @@ pub struct Transaction {
     start_ts: Timestamp,
     started_at: Time,
     buffer: MemBuffer,
-    limits: TxnLimits,
     options: CommitOptions,
     state: TxnState,
     managed_lock_ttl: Duration,
@@ -109,7 +108,7 @@ impl Transaction {
             total_bytes: usize::try_from(limits.total_bytes).unwrap_or(usize::MAX),
         });
         let (state, pessimistic, managed_lock_ttl) = (TxnState::Open, None, config.managed_lock_ttl);
-        Transaction { start_ts, started_at, buffer, limits, options, state, managed_lock_ttl, pessimistic }
+        Transaction { start_ts, started_at, buffer, options, state, managed_lock_ttl, pessimistic }
     }
 
     /// The same as a pessimistic transaction: it locks keys, by [`Transaction::begin_lock`], before it writes them. client-go:
@@ -290,7 +289,7 @@ impl Transaction {
         }
         self.state = TxnState::RolledBack;
         self.buffer.share();
-        let (level, limits) = (self.options.assertion_level, self.limits);
+        let (level, limits) = (self.options.assertion_level, TxnLimits::from(self.buffer.limits()));
         let (mutations, pessimistic) = match &mut self.pessimistic {
             None => (Mutations::of_buffer(&self.buffer, level, limits, is_unnecessary)?, None),
             Some(state) => {
