@@ -272,9 +272,19 @@ impl Commit {
         self.details.keys = mutation_count as u64;
         self.details.bytes = self.size_bytes;
         let shard = self.prewrite_shard(cx, RegionKeys::of(&groups), mutation_count);
-        let mut groups = primary_first(groups, &self.primary, &shard);
+        let batches = Sharded::new(shard, cx.config().operation_concurrency);
+        // What is large is finished where it stays.
+        self.phase = Phase::Prewriting(batches);
+        let Phase::Prewriting(batches) = &mut self.phase else { return Poll::Pending };
+        let mut groups = primary_first(groups, &self.primary, batches.shard());
         self.mode.one_phase &= groups.len() == 1 || cx.config().has_canary(Canary::OnePhaseInParts);
-        let mut batches = Sharded::new(self.in_mode(cx, shard, after), cx.config().operation_concurrency);
+        // What the owner was asked about is PD's time, not this process's.
+        let asked_at = self.options.commit_ts.ask_owner.then_some(after);
+        self.mode.fill_in(cx, &mut batches.shard_mut().template, after, self.started_at, asked_at);
+        if self.mode.prewrites_decide() {
+            let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary);
+            batches.shard_mut().secondaries = secondaries.map(Key::to_bytes).collect();
+        }
         if cx.config().has_canary(Canary::LastGroupForgotten) && groups.len() > 1 {
             groups.pop();
         }
@@ -282,7 +292,6 @@ impl Commit {
             batches.add_group(cx, batch, backoff, false);
         }
         batches.run(cx);
-        self.phase = Phase::Prewriting(batches);
         self.on_prewrites(cx)
     }
 
@@ -306,17 +315,6 @@ impl Commit {
             mutation_count,
             secondaries: Arc::default(),
         }
-    }
-
-    fn in_mode(&self, cx: &Context<'_>, mut shard: PrewriteShard, after: Timestamp) -> PrewriteShard {
-        // What the owner was asked about is PD's time, not this process's.
-        let asked_at = self.options.commit_ts.ask_owner.then_some(after);
-        self.mode.fill_in(cx, &mut shard.template, after, self.started_at, asked_at);
-        if self.mode.prewrites_decide() {
-            let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary);
-            shard.secondaries = secondaries.map(Key::to_bytes).collect();
-        }
-        shard
     }
 
     /// Zero of an optimistic transaction.
