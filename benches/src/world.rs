@@ -158,27 +158,31 @@ impl World {
     }
 
     fn drive<M: Machine>(&mut self, machine: &mut M) -> Option<M::Output> {
-        let mut cx = Context::new(NOW, &mut self.rng, &self.knowledge, &self.config, &mut self.outbox);
-        let mut poll = machine.start(&mut cx);
-        loop {
-            if let Poll::Ready(output) = poll {
-                self.drop_commands();
-                return Some(output);
-            }
-            let (token, event) = loop {
-                match self.outbox.pop()? {
-                    Command::Call(call) => break (call.token, Event::Reply(Ok(self.answer(&call.request)))),
-                    Command::Pd { token, request: PdRequest::Timestamp } => {
-                        break (token, Event::Pd(Ok(PdResponse::Timestamp(self.timestamp()))));
-                    }
-                    Command::Spawn(machine) => self.background.push(machine),
-                    // Timers: nothing here takes time.
-                    _ => {}
+        let mut poll = self.step(|cx| machine.start(cx));
+        while poll.is_pending() {
+            match self.outbox.pop()? {
+                Command::Call(call) => {
+                    let response = self.answer(&call.request);
+                    poll = self.step(|cx| machine.handle(cx, call.token, Event::Reply(Ok(response))));
                 }
-            };
-            let mut cx = Context::new(NOW, &mut self.rng, &self.knowledge, &self.config, &mut self.outbox);
-            poll = machine.handle(&mut cx, token, event);
+                Command::Pd { token, request: PdRequest::Timestamp } => {
+                    let response = PdResponse::Timestamp(self.timestamp());
+                    poll = self.step(|cx| machine.handle(cx, token, Event::Pd(Ok(response))));
+                }
+                Command::Spawn(machine) => self.background.push(machine),
+                // Timers: nothing here takes time.
+                _ => {}
+            }
         }
+        self.drop_commands();
+        match poll {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    fn step<T>(&mut self, step: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        step(&mut Context::new(NOW, &mut self.rng, &self.knowledge, &self.config, &mut self.outbox))
     }
 
     /// Nobody waits any more, but what was to be spawned is.

@@ -60,6 +60,11 @@ impl Time {
     }
 }
 
+/// Rounded down, and [`u64::MAX`] for what does not fit: messages count in milliseconds.
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000).saturating_add(u64::from(duration.subsec_millis()))
+}
+
 impl Add<Duration> for Time {
     type Output = Time;
 

@@ -63,6 +63,10 @@ impl Events {
     }
 
     fn pop(&mut self) -> Option<(Token, Event)> {
-        self.next.take().or_else(|| self.later.pop_front())
+        // Events are large: not even an absent one is moved.
+        if self.next.is_some() {
+            return self.next.take();
+        }
+        self.later.pop_front()
     }
 }

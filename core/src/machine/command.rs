@@ -175,7 +175,11 @@ impl Outbox {
     pub fn pop(&mut self) -> Option<Command> {
         #[cfg(any(test, feature = "transitions"))]
         self.transitions.clear();
-        self.first.take().or_else(|| self.more.pop_front())
+        // Commands are large: not even an absent one is moved.
+        if self.first.is_some() {
+            return self.first.take();
+        }
+        self.more.pop_front()
     }
 
     /// Takes all commands.

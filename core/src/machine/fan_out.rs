@@ -133,8 +133,11 @@ impl<M: Machine> FanOut<M> {
         if self.ended == 0 {
             return None;
         }
-        let place = self.children.iter().position(|(_, child)| matches!(**child, Child::Ended(_)))?;
-        let (id, child) = self.children.remove(place);
+        let is_ended = |(_, child): &(ChildId, Box<Child<M, M::Output>>)| matches!(**child, Child::Ended(_));
+        let (id, child) = match self.children.len() {
+            1 => self.children.pop()?,
+            _ => self.children.remove(self.children.iter().position(is_ended)?),
+        };
         self.started -= 1;
         self.ended -= 1;
         match *child {
@@ -173,7 +176,10 @@ impl<M: Machine> FanOut<M> {
 
     /// What was issued between two marks is for this child.
     fn route(&mut self, from: Token, until: Token, id: ChildId) {
-        self.routes.extend((from.0..until.0).map(|token| (Token(token), id)));
+        // One at a time: there is one, most of the time.
+        for token in from.0..until.0 {
+            self.routes.push((Token(token), id));
+        }
     }
 }
 

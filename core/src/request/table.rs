@@ -91,8 +91,32 @@ macro_rules! take_region_error {
     };
 }
 
+// Responses that are larger than all others are boxed: each answer that is passed on takes the space of the largest.
+macro_rules! stored_type {
+    ($response:ty) => { $response };
+    ($response:ty, boxed) => { Box<$response> };
+}
+
+macro_rules! stored {
+    ($response:expr) => {
+        $response
+    };
+    ($response:expr, boxed) => {
+        Box::new($response)
+    };
+}
+
+macro_rules! unstored {
+    ($response:expr) => {
+        $response
+    };
+    ($response:expr, boxed) => {
+        *$response
+    };
+}
+
 macro_rules! requests {
-    ($($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty, $text:literal, $path:literal,
+    ($($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty $([$layout:ident])?, $text:literal, $path:literal,
         ($($method:tt)+), $scope:ident, $access:ident $(, $shares_messages:ident)?;)+) => {
         /// Which command a request is. client-go: `tikvrpc.CmdType`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,7 +133,7 @@ macro_rules! requests {
         /// A store's response.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum Response {
-            $($(#[$doc])* $name($response),)+
+            $($(#[$doc])* $name(stored_type!($response $(, $layout)?)),)+
         }
 
         impl RequestKind {
@@ -162,7 +186,9 @@ macro_rules! requests {
             /// If the bytes are not such a message.
             pub fn decode_response(self, bytes: bytes::Bytes) -> Result<Response, prost::DecodeError> {
                 match self {
-                    $(RequestKind::$name => <$response>::decode(bytes).map(Response::$name),)+
+                    $(RequestKind::$name => {
+                        <$response>::decode(bytes).map(|response| Response::$name(stored!(response $(, $layout)?)))
+                    })+
                 }
             }
         }
@@ -232,22 +258,22 @@ macro_rules! requests {
             pub fn of_region_error(kind: RequestKind, error: errorpb::Error) -> Option<Response> {
                 let error = Box::new(error);
                 match kind {
-                    $(RequestKind::$name => of_region_error!($scope, $name, $response, error),)+
+                    $(RequestKind::$name => of_region_error!($scope, $name, $response, error $(, $layout)?),)+
                 }
             }
         }
 
-        $(typed! { $name($request) -> $response, $scope $(, $shares_messages)? })+
+        $(typed! { $name($request) -> $response $([$layout])?, $scope $(, $shares_messages)? })+
     };
 }
 
 macro_rules! of_region_error {
-    (region, $name:ident, $response:ty, $error:expr) => {{
+    (region, $name:ident, $response:ty, $error:expr $(, $layout:ident)?) => {{
         let mut response = <$response>::default();
         response.region_error = Some($error);
-        Some(Response::$name(response))
+        Some(Response::$name(stored!(response $(, $layout)?)))
     }};
-    ($other:ident, $name:ident, $response:ty, $error:expr) => {{
+    ($other:ident, $name:ident, $response:ty, $error:expr $(, $layout:ident)?) => {{
         let _ = $error;
         None
     }};
@@ -255,8 +281,8 @@ macro_rules! of_region_error {
 
 // Implements the typed view of a row. Of two rows with the same messages only one can have it.
 macro_rules! typed {
-    ($name:ident($request:ty) -> $response:ty, $scope:ident, shares_messages) => {};
-    ($name:ident($request:ty) -> $response:ty, $scope:ident) => {
+    ($name:ident($request:ty) -> $response:ty $([$layout:ident])?, $scope:ident, shares_messages) => {};
+    ($name:ident($request:ty) -> $response:ty $([$layout:ident])?, $scope:ident) => {
         impl StoreRequest for $request {
             type Response = $response;
             const KIND: RequestKind = RequestKind::$name;
@@ -267,7 +293,7 @@ macro_rules! typed {
 
             fn unwrap_response(response: Response) -> Result<$response, Box<Response>> {
                 match response {
-                    Response::$name(response) => Ok(response),
+                    Response::$name(response) => Ok(unstored!(response $(, $layout)?)),
                     other => Err(Box::new(other)),
                 }
             }
@@ -275,7 +301,7 @@ macro_rules! typed {
 
         impl From<$response> for Response {
             fn from(response: $response) -> Response {
-                Response::$name(response)
+                Response::$name(stored!(response $(, $layout)?))
             }
         }
 
@@ -332,7 +358,7 @@ requests! {
     DeleteRange(kvrpcpb::DeleteRangeRequest) -> kvrpcpb::DeleteRangeResponse, "DeleteRange", "/tikvpb.Tikv/KvDeleteRange",
         (batch 12), region, Write;
     /// Locks keys before their values are known.
-    PessimisticLock(kvrpcpb::PessimisticLockRequest) -> kvrpcpb::PessimisticLockResponse, "PessimisticLock", "/tikvpb.Tikv/KvPessimisticLock",
+    PessimisticLock(kvrpcpb::PessimisticLockRequest) -> kvrpcpb::PessimisticLockResponse [boxed], "PessimisticLock", "/tikvpb.Tikv/KvPessimisticLock",
         (batch 23), region, Write;
     /// Releases pessimistic locks.
     PessimisticRollback(kvrpcpb::PessimisticRollbackRequest) -> kvrpcpb::PessimisticRollbackResponse, "PessimisticRollback", "/tikvpb.Tikv/KVPessimisticRollback",
@@ -419,19 +445,19 @@ requests! {
     BroadcastTxnStatus(kvrpcpb::BroadcastTxnStatusRequest) -> kvrpcpb::BroadcastTxnStatusResponse, "BroadcastTxnStatus", "/tikvpb.Tikv/BroadcastTxnStatus",
         (batch 40), context, Control;
     /// Coprocessor request to a region.
-    Coprocessor(coprocessor::Request) -> coprocessor::Response, "Cop", "/tikvpb.Tikv/Coprocessor",
+    Coprocessor(coprocessor::Request) -> coprocessor::Response [boxed], "Cop", "/tikvpb.Tikv/Coprocessor",
         (batch 22), region, Read;
     /// Coprocessor request answered in a stream.
-    CoprocessorStream(coprocessor::Request) -> coprocessor::Response, "CopStream", "/tikvpb.Tikv/CoprocessorStream",
+    CoprocessorStream(coprocessor::Request) -> coprocessor::Response [boxed], "CopStream", "/tikvpb.Tikv/CoprocessorStream",
         (stream), region, Read, shares_messages;
     /// Coprocessor request to many regions of a TiFlash store.
-    BatchCoprocessor(coprocessor::BatchRequest) -> coprocessor::BatchResponse, "BatchCop", "/tikvpb.Tikv/BatchCoprocessor",
+    BatchCoprocessor(coprocessor::BatchRequest) -> coprocessor::BatchResponse [boxed], "BatchCop", "/tikvpb.Tikv/BatchCoprocessor",
         (stream), context, Read;
     /// Starts a task on TiFlash.
     DispatchMppTask(mpp::DispatchTaskRequest) -> mpp::DispatchTaskResponse, "DispatchMPPTask", "/tikvpb.Tikv/DispatchMPPTask",
         (unary), plain, Control;
     /// Result stream of a TiFlash task.
-    EstablishMppConnection(mpp::EstablishMppConnectionRequest) -> mpp::MppDataPacket, "EstablishMPPConnection", "/tikvpb.Tikv/EstablishMPPConnection",
+    EstablishMppConnection(mpp::EstablishMppConnectionRequest) -> mpp::MppDataPacket [boxed], "EstablishMPPConnection", "/tikvpb.Tikv/EstablishMPPConnection",
         (stream), plain, Control;
     /// Cancels TiFlash tasks.
     CancelMppTask(mpp::CancelTaskRequest) -> mpp::CancelTaskResponse, "CancelMPPTask", "/tikvpb.Tikv/CancelMPPTask",

@@ -165,3 +165,8 @@ fn a_context_of_a_call_is_the_message_that_it_was_made_from() {
         assert_eq!(other.to_message().request_source, format!("{}!", message.request_source));
     }
 }
+
+#[test]
+fn rare_answers_do_not_make_all_others_large() {
+    assert!(size_of::<Response>() <= 80);
+}

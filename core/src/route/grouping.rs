@@ -141,7 +141,7 @@ impl<I: Keyed> Grouping<I> {
             return Err(not_of_place(&region));
         }
         if self.groups.is_empty() && self.items.is_empty() {
-            self.groups.reserve_exact(1);
+            self.groups = Vec::with_capacity(1);
         }
         self.groups.push(Group { region, items });
         Ok(())

@@ -38,7 +38,7 @@ use crate::knowledge::regions::Region;
 use crate::knowledge::stores::Store;
 use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::request::{Access, CallContext, RequestKind, Response, Shared, StoreRequest, StoreResponse};
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 
 /// A read with a smaller time limit than this asks other replicas when the limit has passed, without a pause. client-go:
 /// `client.ReadTimeoutShort`.
@@ -282,7 +282,7 @@ impl<R: StoreRequest> RegionCall<R> {
         context.is_retry_request |= self.is_retry || self.attempts > 0;
         // So that TiKV does not work on what nobody waits for.
         if context.max_execution_duration_ms == 0 {
-            context.max_execution_duration_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+            context.max_execution_duration_ms = whole_ms(timeout).max(1);
         }
         context
     }
@@ -489,6 +489,12 @@ impl<T> CallEnd<T> {
     /// Where the store listens that answered, or was asked last.
     pub fn address(&self) -> Option<&Arc<str>> {
         self.store.as_ref().map(|store| &store.address)
+    }
+
+    /// Whether that store has the replica that was taken for the region's leader from the beginning.
+    pub(crate) fn is_of_leader(&self) -> bool {
+        let leader = self.region.as_ref().and_then(|region| region.replicas.get(region.leader));
+        self.store.as_ref().zip(leader).is_some_and(|(store, leader)| store.id == leader.peer.store_id)
     }
 
     /// The response, or the error with which the operation as a whole ends: for callers to whom an undetermined answer is an

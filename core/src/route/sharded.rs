@@ -79,7 +79,7 @@ enum Task<S: Shard> {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum TaskEnd<S: Shard> {
-    Grouped { grouped: Grouped<S::Item>, is_retry: bool },
+    Grouped { grouped: Box<Grouped<S::Item>>, is_retry: bool },
     Child(ShardEnd<S::Item, S::Output>),
 }
 
@@ -137,13 +137,13 @@ impl<S: Shard> Sharded<S> {
                 TaskEnd::Child(ShardEnd::Done(output)) => return Some(Ok(output)),
                 TaskEnd::Child(ShardEnd::Relocate { .. }) if cx.config().has_canary(Canary::MovedKeysForgotten) => {}
                 TaskEnd::Child(ShardEnd::Relocate { items, backoff }) => self.add(items, backoff, true),
-                TaskEnd::Grouped { grouped, is_retry } => match grouped.result {
-                    Ok(groups) => {
+                TaskEnd::Grouped { grouped, is_retry } => match *grouped {
+                    Grouped { result: Ok(groups), backoff } => {
                         for group in groups {
-                            self.add_group(cx, group, &grouped.backoff, is_retry);
+                            self.add_group(cx, group, &backoff, is_retry);
                         }
                     }
-                    Err(unlocated) => return Some(Err(unlocated)),
+                    Grouped { result: Err(unlocated), .. } => return Some(Err(unlocated)),
                 },
             }
         }
@@ -213,7 +213,7 @@ impl<S: Shard> Machine for Task<S> {
         match self {
             Task::Grouping { grouping, is_retry } => {
                 let is_retry = *is_retry;
-                grouping.start(cx).map(|grouped| TaskEnd::Grouped { grouped, is_retry })
+                grouping.start(cx).map(|grouped| TaskEnd::Grouped { grouped: Box::new(grouped), is_retry })
             }
             Task::Child(child) => child.start(cx).map(TaskEnd::Child),
         }
@@ -223,7 +223,9 @@ impl<S: Shard> Machine for Task<S> {
         match self {
             Task::Grouping { grouping, is_retry } => {
                 let is_retry = *is_retry;
-                grouping.handle(cx, token, event).map(|grouped| TaskEnd::Grouped { grouped, is_retry })
+                grouping
+                    .handle(cx, token, event)
+                    .map(|grouped| TaskEnd::Grouped { grouped: Box::new(grouped), is_retry })
             }
             Task::Child(child) => child.handle(cx, token, event).map(TaskEnd::Child),
         }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::request::RequestContext;
 use crate::route::CallOptions;
+use crate::time::whole_ms;
 use crate::timestamp::Timestamp;
 
 /// What a read may see. client-go: `txnsnapshot.IsoLevel`.
@@ -182,8 +183,4 @@ impl SnapshotOptions {
         }
         call.with_context(|context| read_through.write_into(context))
     }
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@ pub(super) fn primary_first<S: Shard>(groups: Vec<Group<S::Item>>, primary: &Key
         groups.into_iter().for_each(|group| divide(shard, group, |batch| batches.push(batch)));
     }
     let first = batches.iter().position(|batch| batch.items.iter().any(|item| item.key() == primary));
-    if let Some(first) = first {
+    if let Some(first) = first.filter(|first| *first > 0) {
         batches[..=first].rotate_right(1);
     }
     batches

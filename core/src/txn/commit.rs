@@ -38,7 +38,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use tikv_proto::kvrpcpb::Op;
 
@@ -58,10 +57,11 @@ use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
 use crate::error::Error;
 use crate::key::Key;
+use crate::knowledge::regions::Region;
 use crate::machine::{Abandoned, Context, CurrentPhase, Event, FanOut, Machine, Observation, Token, phases};
 use crate::route::{self, Group, Grouped, Grouping, Sharded, Unlocated};
 use crate::split::{Scatter, Split, SplitOptions, SplitRegions};
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 use crate::timestamp::Timestamp;
 
 /// What is to be committed.
@@ -117,6 +117,8 @@ pub struct Commit {
     decision: Decision,
     failed_assertion: Option<Box<Error>>,
     details: CommitDetails,
+    /// Where the primary was prewritten.
+    primary_region: Option<Arc<Region>>,
     /// Regions have been split for it, or could not be.
     has_split: bool,
     /// At most one; most transactions never have any.
@@ -179,6 +181,7 @@ impl Commit {
             decision: Decision::default(),
             failed_assertion: None,
             details: CommitDetails::default(),
+            primary_region: None,
             has_split: false,
             heartbeat: None,
             beats_on: BeatsOn::Pessimistic,
@@ -326,12 +329,13 @@ impl Commit {
         let mut any_prewritten = false;
         while let Some(end) = self.batches().and_then(|batches| batches.next_finished(cx)) {
             match end.unwrap_or_else(|unlocated| Err(unlocated.into())) {
-                Ok(Prewritten { has_primary, verdict, resends }) => {
+                Ok(Prewritten { has_primary, region, verdict, resends }) => {
                     any_prewritten = true;
                     self.details.prewrites += 1;
                     self.details.lock_encounters += u64::from(resends);
                     self.decision.add(cx, verdict);
                     if has_primary {
+                        self.primary_region = region;
                         self.on_primary_prewritten(cx);
                     }
                 }
@@ -412,7 +416,7 @@ impl Commit {
                     let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary).cloned().collect();
                     self.spawn_secondaries(cx, commit_ts, secondaries);
                 }
-                let commit = CommitPrimary::new(
+                let mut commit = Box::new(CommitPrimary::new(
                     cx,
                     self.start_ts,
                     commit_ts,
@@ -420,8 +424,9 @@ impl Commit {
                     Arc::clone(&self.locked_keys),
                     self.options.commit_ts,
                     self.options.foreground(),
-                );
-                self.phase = Phase::CommittingPrimary(Box::new(commit));
+                ));
+                commit.begin_at(self.primary_region.take());
+                self.phase = Phase::CommittingPrimary(commit);
                 self.commit_primary(cx, CommitPrimary::start)
             }
             Poll::Ready(Err(error)) => {
@@ -584,9 +589,8 @@ impl Machine for Commit {
     type Output = End;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let Phase::Starting(mut mutations) = std::mem::replace(&mut self.phase, Phase::Ended) else {
-            return Poll::Pending;
-        };
+        let Phase::Starting(mutations) = &mut self.phase else { return Poll::Pending };
+        let mut mutations = std::mem::take(mutations);
         if cx.config().has_canary(Canary::LocksLeftOut) {
             mutations.retain(|mutation| mutation.op != Op::Lock || mutation.key == self.primary);
         }
@@ -674,8 +678,4 @@ impl Machine for Commit {
     fn phase(&self) -> Option<CurrentPhase> {
         Some(self.phase.current())
     }
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

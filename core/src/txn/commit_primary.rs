@@ -58,6 +58,8 @@ pub(super) struct CommitPrimary {
     in_request: usize,
     rules: CommitTsRules,
     options: CallOptions,
+    /// Where the primary is, if that was just seen.
+    region: Option<Arc<Region>>,
     /// What is left of the budget, while no part has it.
     backoff: Backoff,
     /// Whether an attempt that was not answered may have been executed.
@@ -112,6 +114,7 @@ impl CommitPrimary {
             in_request: 0,
             rules,
             options,
+            region: None,
             backoff: route::budget(cx.config(), budget::COMMIT),
             maybe_executed: false,
             attempts: 0,
@@ -120,7 +123,16 @@ impl CommitPrimary {
         }
     }
 
+    /// Has it begin at the region whose leader has just prewritten the primary, if it is known: to look for it again would
+    /// mostly find the same.
+    pub(super) fn begin_at(&mut self, region: Option<Arc<Region>>) {
+        self.region = region;
+    }
+
     fn locate(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(region) = self.region.take() {
+            return self.call(cx, &region);
+        }
         if let Some(region) = cx.knowledge().regions.lookup(cx.now(), self.primary.as_slice()) {
             return self.call(cx, &region);
         }
@@ -274,7 +286,7 @@ impl CommitPrimary {
     fn committed(&mut self) -> Poll<End> {
         let (before, rest) = self.keys.split_at(self.primary_index());
         let after = rest.get(self.in_request..).unwrap_or_default();
-        let secondaries = [before, after].concat();
+        let secondaries = before.iter().chain(after).cloned().collect();
         Poll::Ready(Ok(PrimaryCommitted { commit_ts: self.commit_ts, secondaries }))
     }
 

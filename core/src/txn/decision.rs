@@ -20,7 +20,7 @@ use super::prewrite::PrewriteTemplate;
 use super::{CommitMode, CommitOptions, Mutation};
 use crate::canary::Canary;
 use crate::machine::Context;
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 use crate::timestamp::Timestamp;
 
 /// Whether prewrites may decide, and how.
@@ -73,8 +73,7 @@ impl Mode {
             if !for_update_ts.is_zero() {
                 // A repeated request does not notice that the lock was resolved in between. If it was, then at a time beyond
                 // this life, and what is prewritten anew gets a min_commit_ts beyond max_commit_ts.
-                let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-                template.lock_ttl = template.lock_ttl.max(window_ms.saturating_add(1));
+                template.lock_ttl = template.lock_ttl.max(whole_ms(window).saturating_add(1));
             }
             template.use_async_commit = self.async_commit;
             template.try_one_pc = self.one_phase;

@@ -31,7 +31,7 @@ use crate::key::Key;
 use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
 use crate::oracle::FetchTimestamp;
 use crate::route::{self, CallEnd, CallOptions, RegionCall};
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 use crate::timestamp::Timestamp;
 
 /// Failures in a row after which it gives up.
@@ -257,6 +257,5 @@ impl Machine for Heartbeat {
 }
 
 fn advised_ttl_ms(config: &Config, age: Duration) -> u64 {
-    let ttl = age.saturating_add(config.managed_lock_ttl);
-    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
+    whole_ms(age.saturating_add(config.managed_lock_ttl))
 }

@@ -40,7 +40,7 @@ use crate::knowledge::regions::Region;
 use crate::lock::{ResolveLocks, Resolved, sleep_for_lock};
 use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::route::{CallEnd, CallError, CallOptions, Keyed, RegionCall, Shard, ShardEnd};
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 use crate::timestamp::Timestamp;
 
 /// A lock that was written less than this ago belongs to a transaction that is alive.
@@ -553,10 +553,6 @@ impl Machine for LockBatch {
     fn phase(&self) -> Option<CurrentPhase> {
         Some(self.phase.current())
     }
-}
-
-pub(super) fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// At least one: zero would mean something else to TiKV.

@@ -6,7 +6,7 @@ pub use tikv_proto::kvrpcpb::{AssertionLevel, CommandPri, DiskFullOpt};
 
 use crate::config::Config;
 use crate::route::CallOptions;
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 use crate::timestamp::Timestamp;
 
 /// How a transaction commits.
@@ -142,7 +142,7 @@ impl CommitOptions {
     fn of_writes(&self, deadline: Time) -> CallOptions {
         let mut call = CallOptions { deadline, ..self.call.clone() };
         // TiKV gives up first, so that its answer can still arrive.
-        let execution_ms = u64::try_from(call.timeout.as_millis() * 2 / 3).unwrap_or(u64::MAX);
+        let execution_ms = whole_ms(call.timeout).saturating_mul(2) / 3;
         call.context.priority = self.priority.into();
         call.context.sync_log = self.sync_log;
         call.context.max_execution_duration_ms = execution_ms;

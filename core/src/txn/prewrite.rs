@@ -107,8 +107,10 @@ pub(super) struct RegionKeys {
 
 impl RegionKeys {
     pub(super) fn of(groups: &[Group<Mutation>]) -> Self {
-        let mut counts: SmallVec<_> =
-            groups.iter().map(|group| (group.region.ver_id.id, group.items.len() as u64)).collect();
+        let mut counts = SmallVec::new();
+        for group in groups {
+            counts.push((group.region.ver_id.id, group.items.len() as u64));
+        }
         counts.sort_unstable();
         RegionKeys { counts }
     }
@@ -149,6 +151,7 @@ impl Shard for PrewriteShard {
             located_at: Some(cx.now()),
             is_retry,
             maybe_locked,
+            answered_by_leader: false,
             resends: 0,
             phase: Phase::Starting(backoff),
         }
@@ -207,10 +210,12 @@ fn falsified(cx: &Context<'_>, mut request: PrewriteRequest) -> PrewriteRequest 
 }
 
 /// All mutations of a batch are prewritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Prewritten {
     /// Whether the primary is among them.
     pub(super) has_primary: bool,
+    /// Their region, if its leader is still the one that answered.
+    pub(super) region: Option<Arc<Region>>,
     /// What that means for the transaction.
     pub(super) verdict: Verdict,
     /// How often it was sent again because of locks.
@@ -246,6 +251,8 @@ pub(super) struct PrewriteBatch {
     is_retry: bool,
     /// Whether an attempt that was not answered may have been executed.
     maybe_locked: bool,
+    /// Whether the last answer came from the leader that the region had when the batch was made.
+    answered_by_leader: bool,
     /// Requests sent again because of locks.
     resends: u32,
     phase: Phase,
@@ -319,6 +326,7 @@ impl PrewriteBatch {
 
     fn on_end(&mut self, cx: &mut Context<'_>, end: CallEnd<PrewriteResponse>) -> Poll<End> {
         self.maybe_locked |= end.maybe_executed;
+        self.answered_by_leader = end.is_of_leader();
         if let Err(CallError::Relocate(_)) = end.result {
             self.phase = Phase::Ended;
             let mut items = std::mem::take(&mut self.mutations);
@@ -477,7 +485,8 @@ impl PrewriteBatch {
     fn prewritten(&mut self, verdict: Verdict) -> Poll<End> {
         let primary = &self.request.primary_lock;
         let has_primary = self.mutations.iter().any(|mutation| mutation.key.as_slice() == &primary[..]);
-        self.done(Ok(Prewritten { has_primary, verdict, resends: self.resends }))
+        let region = self.answered_by_leader.then(|| Arc::clone(&self.region));
+        self.done(Ok(Prewritten { has_primary, region, verdict, resends: self.resends }))
     }
 
     fn done(&mut self, result: Result<Prewritten, Error>) -> Poll<End> {
@@ -491,10 +500,9 @@ impl Machine for PrewriteBatch {
     type Output = End;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Starting(backoff) => self.send(cx, backoff),
-            _ => Poll::Pending,
-        }
+        let Phase::Starting(backoff) = &mut self.phase else { return Poll::Pending };
+        let backoff = backoff.take();
+        self.send(cx, backoff)
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<End> {

@@ -132,7 +132,7 @@ impl Blocks {
         let room = doubled.min(BLOCK_UNITS * UNIT).max(size);
         if self.list.is_empty() {
             // Most transactions need no second one.
-            self.list.reserve_exact(1);
+            self.list = Vec::with_capacity(1);
         }
         self.list.push(Block { content: Content::Own(Vec::with_capacity(room)), room });
         self.room += room;

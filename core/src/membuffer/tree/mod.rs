@@ -134,7 +134,7 @@ impl Tree {
         self.len += 1;
         self.changes += 1;
         if spot.leaf == NONE {
-            self.root = self.leaves.add(Leaf::default());
+            self.root = self.leaves.add_first();
             (self.first, self.last) = (self.root, self.root);
             self.leaves.get_mut(self.root).insert(log, 0, key, false, place);
             return;

@@ -172,12 +172,18 @@ pub(super) struct Leaves {
 const ONLY: u32 = 0;
 
 impl Leaves {
+    /// Adds an empty leaf, the first one of its tree.
+    pub(super) fn add_first(&mut self) -> u32 {
+        if !self.many.list.is_empty() {
+            return self.many.add(InLines::default());
+        }
+        self.only = Some(Box::default());
+        ONLY
+    }
+
     pub(super) fn add(&mut self, leaf: Leaf) -> u32 {
         if let Some(only) = self.only.take() {
             self.many.add(InLines(*only));
-        } else if self.many.list.is_empty() {
-            self.only = Some(Box::new(leaf));
-            return ONLY;
         }
         self.many.add(InLines(leaf))
     }

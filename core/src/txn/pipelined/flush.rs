@@ -38,7 +38,7 @@ use crate::key::Key;
 use crate::machine::{Context, CurrentPhase, Event, FanOut, Machine, SleepReason, Token, phases};
 use crate::request::Shared;
 use crate::route::{self, Group, Grouped, Grouping, Sharded};
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 use crate::timestamp::Timestamp;
 use crate::txn::batches::primary_first;
 use crate::txn::{Buffered, CommitOptions, Heartbeat, Mutation};
@@ -389,6 +389,5 @@ fn must_be_absent(mutation: &Mutation) -> bool {
 
 /// A lock's life counts from the beginning of its transaction.
 fn lock_ttl_ms(config: &Config, elapsed: Duration) -> u64 {
-    let ttl = config.managed_lock_ttl.max(config.lock_ttl).saturating_add(elapsed);
-    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
+    whole_ms(config.managed_lock_ttl.max(config.lock_ttl).saturating_add(elapsed))
 }

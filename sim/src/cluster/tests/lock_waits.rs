@@ -41,7 +41,7 @@ fn waits(cluster: &mut Cluster, now: Time, request: PessimisticLockRequest) -> C
 
 fn answered(served: Served) -> PessimisticLockResponse {
     match served {
-        Served::Answered(Ok(Response::PessimisticLock(response))) => response,
+        Served::Answered(Ok(Response::PessimisticLock(response))) => *response,
         other => panic!("{other:?}"),
     }
 }
