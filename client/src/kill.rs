@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use futures::future::{Either, select};
@@ -18,21 +18,33 @@ use crate::driver::Operation;
 ///
 /// client-go: `kv.Variables.Killed`.
 #[derive(Clone)]
-pub struct KillHandle(pub(crate) Arc<KillSwitch>);
+pub struct KillHandle(Weak<dyn Killable>);
+
+/// What can be killed.
+pub(crate) trait Killable: Send + Sync {
+    fn kill_switch(&self) -> &KillSwitch;
+}
 
 impl KillHandle {
+    pub(crate) fn new<K: Killable + 'static>(transaction: &Arc<K>) -> Self {
+        let transaction = Arc::downgrade(transaction);
+        KillHandle(transaction)
+    }
+
     /// Kills the transaction: its reads and its calls that lock keys end with [`Error::Killed`], those that wait now and those
     /// that come. So does its commit, which is rolled back then in the background; unless it may have been decided already: such a
     /// commit goes on, and ends as it ends. What the transaction has locked, or flushed, stays locked until it is rolled back or
     /// dropped.
     pub fn kill(&self) {
-        self.0.kill();
+        if let Some(transaction) = self.0.upgrade() {
+            transaction.kill_switch().kill();
+        }
     }
 
-    /// Whether it has been killed.
+    /// Whether it has been killed; false if it is no more.
     #[must_use]
     pub fn is_killed(&self) -> bool {
-        self.0.is_killed()
+        self.0.upgrade().is_some_and(|transaction| transaction.kill_switch().is_killed())
     }
 }
 

@@ -15,7 +15,7 @@ use tikv_core::txn::{
 use tracing::Instrument;
 
 use crate::check::CommitChecker;
-use crate::kill::{KillHandle, KillSwitch};
+use crate::kill::{KillHandle, KillSwitch, Killable};
 use crate::snapshot::Snapshot;
 use crate::{Client, Error, Key, Pair, Timestamp, TransactionOptions};
 
@@ -82,7 +82,13 @@ struct Inner {
     timeout: Option<Duration>,
     /// Who is asked whether it may commit.
     check: Option<CommitChecker>,
-    kill: Arc<KillSwitch>,
+    kill: KillSwitch,
+}
+
+impl Killable for Inner {
+    fn kill_switch(&self) -> &KillSwitch {
+        &self.kill
+    }
 }
 
 /// What the transaction shares with its flush and its heartbeat, which run beside it.
@@ -141,7 +147,7 @@ impl PipelinedTransaction {
         let txn = txn::PipelinedTransaction::new(client.config(), start_ts, now, commit, pipelined)?;
         let state = Arc::new(State { client, txn: Mutex::new(txn), tasks: Mutex::default() });
         let (timeout, check) = (transaction.timeout, transaction.check);
-        Ok(PipelinedTransaction { inner: Arc::new(Inner { state, snapshot, timeout, check, kill: Arc::default() }) })
+        Ok(PipelinedTransaction { inner: Arc::new(Inner { state, snapshot, timeout, check, kill: KillSwitch::default() }) })
     }
 
     /// The timestamp it reads at, and its identity.
@@ -336,7 +342,7 @@ impl PipelinedTransaction {
     /// runs goes on in the background. client-go: `Variables.Killed`.
     #[must_use]
     pub fn kill_handle(&self) -> KillHandle {
-        KillHandle(Arc::clone(&self.inner.kill))
+        KillHandle::new(&self.inner)
     }
 
     /// Gives the transaction up. What it has flushed is rolled back in the background. client-go: `Rollback`.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::RangeBounds;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,18 +22,18 @@ use crate::{Client, Direction, Error, Key, KeyRange, Pair, Time, Timestamp};
 /// transaction, and waits for it if it is alive. Reads change nothing: dropping a future forgets the read.
 ///
 /// client-go: `txnsnapshot.KVSnapshot`.
-#[derive(Clone)]
 pub struct Snapshot {
     client: Client,
     options: SnapshotOptions,
     timeout: Option<Duration>,
-    read_through: Arc<Mutex<ReadThrough>>,
+    /// Shared by clones; none as long as nothing is known, and nobody to share it with.
+    read_through: OnceLock<Arc<Mutex<ReadThrough>>>,
 }
 
 impl Snapshot {
     pub(crate) fn new(client: Client, read_ts: Timestamp) -> Self {
         let options = SnapshotOptions::new(read_ts, client.config());
-        Snapshot { client, options, timeout: None, read_through: Arc::new(Mutex::new(ReadThrough::new(read_ts))) }
+        Snapshot { client, options, timeout: None, read_through: OnceLock::new() }
     }
 
     /// The same snapshot with other options: isolation, priority, commit timestamps, tags.
@@ -74,7 +74,7 @@ impl Snapshot {
     ///
     /// As [`Snapshot::get`].
     pub async fn get_value(&self, key: impl Into<Key>) -> Result<Option<Value>, Error> {
-        let machine = Get::new(self.client.config(), key.into(), self.options(), self.known().clone());
+        let machine = Get::new(self.client.config(), key.into(), self.options(), self.known());
         self.read("get", machine).await
     }
 
@@ -85,7 +85,7 @@ impl Snapshot {
     /// As [`Snapshot::get`].
     pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<Vec<Pair>, Error> {
         let keys = keys.into_iter().map(Into::into).collect();
-        let machine = BatchGet::new(self.client.config(), keys, self.options(), self.known().clone());
+        let machine = BatchGet::new(self.client.config(), keys, self.options(), self.known());
         let pairs = self.read("batch_get", machine).await?;
         Ok(plain(pairs))
     }
@@ -126,7 +126,7 @@ impl Snapshot {
     /// The snapshot of a transaction that has locks on TiKV: they hide nothing from it.
     pub(crate) fn of_transaction(self) -> Self {
         let read_through = ReadThrough::new(self.read_ts()).of_transaction(self.read_ts());
-        *self.known() = read_through;
+        *self.shared() = read_through;
         self
     }
 
@@ -134,16 +134,15 @@ impl Snapshot {
     pub(crate) async fn read_own(&self, request: OwnReadRequest) -> Result<OwnReadEnd, Error> {
         self.check_read_ts().await?;
         let span = tracing::debug_span!("tikv.txn", operation = "batch_get", start_ts = %self.options.read_ts);
-        let machine = OwnRead::new(request, self.options(), self.known().clone());
+        let machine = OwnRead::new(request, self.options(), self.known());
         let end = self.client.drive(KeyCodec::Txn, machine).instrument(span).await;
-        self.known().learn(&end.read_through);
+        self.learn(&end.read_through);
         Ok(end)
     }
 
     /// The next page of a scan: the pairs, and where to go on.
     pub(crate) async fn page(&self, cursor: ScanCursor, limit: u32) -> Result<(Vec<Pair>, Option<ScanCursor>), Error> {
-        let known = self.known().clone();
-        let machine = ScanPage::new(self.client.config(), cursor, limit, self.options(), known);
+        let machine = ScanPage::new(self.client.config(), cursor, limit, self.options(), self.known());
         let page = self.read("scan", machine).await?;
         Ok((plain(page.pairs), page.next))
     }
@@ -160,9 +159,7 @@ impl Snapshot {
         self.check_read_ts().await?;
         let span = tracing::debug_span!("tikv.snapshot", operation, read_ts = %self.options.read_ts);
         let read = self.client.drive(KeyCodec::Txn, machine).instrument(span).await;
-        if !read.read_through.is_empty() {
-            self.known().learn(&read.read_through);
-        }
+        self.learn(&read.read_through);
         read.result
     }
 
@@ -202,8 +199,36 @@ impl Snapshot {
         &self.client
     }
 
-    fn known(&self) -> MutexGuard<'_, ReadThrough> {
-        self.read_through.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> ReadThrough {
+        match self.read_through.get() {
+            Some(_) => self.shared().clone(),
+            None => ReadThrough::new(self.read_ts()),
+        }
+    }
+
+    fn learn(&self, read_through: &ReadThrough) {
+        if !read_through.is_empty() {
+            self.shared().learn(read_through);
+        }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, ReadThrough> {
+        self.to_share().lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_share(&self) -> &Arc<Mutex<ReadThrough>> {
+        self.read_through.get_or_init(|| Arc::new(Mutex::new(ReadThrough::new(self.read_ts()))))
+    }
+}
+
+impl Clone for Snapshot {
+    fn clone(&self) -> Self {
+        Snapshot {
+            client: self.client.clone(),
+            options: self.options.clone(),
+            timeout: self.timeout,
+            read_through: Arc::clone(self.to_share()).into(),
+        }
     }
 }
 

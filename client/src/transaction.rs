@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use crate::check::CommitChecker;
 use crate::keep_alive::KeepAlive;
-use crate::kill::{KillHandle, KillSwitch};
+use crate::kill::{KillHandle, KillSwitch, Killable};
 use crate::range::key_range;
 use crate::snapshot::Snapshot;
 use crate::{Client, Direction, Error, Key, KeyRange, Pair, Timestamp};
@@ -168,9 +168,9 @@ pub(crate) struct Inner {
     /// Who is asked whether it may commit.
     check: Option<CommitChecker>,
     leave_out: Option<WriteFilter>,
-    pub(crate) kill: Arc<KillSwitch>,
+    pub(crate) kill: KillSwitch,
     /// Whose turn it is to lock keys, or to commit.
-    turn: futures::lock::Mutex<()>,
+    turn: async_lock::Mutex<()>,
     /// Held for a look-up or a change of the buffer, never across an await.
     txn: Mutex<txn::Transaction>,
 }
@@ -208,7 +208,7 @@ impl Transaction {
                 locking: options.pessimistic.then(locking),
                 check: options.check,
                 leave_out: options.leave_out,
-                kill: Arc::default(),
+                kill: KillSwitch::default(),
                 turn: Default::default(),
                 txn,
             }),
@@ -445,11 +445,11 @@ impl Transaction {
     /// ```
     #[must_use]
     pub fn kill_handle(&self) -> KillHandle {
-        KillHandle(Arc::clone(&self.inner.kill))
+        KillHandle::new(&self.inner)
     }
 
     /// Waits for other calls of this transaction that lock keys, or commit.
-    pub(crate) async fn turn(&self) -> Result<futures::lock::MutexGuard<'_, ()>, Error> {
+    pub(crate) async fn turn(&self) -> Result<async_lock::MutexGuard<'_, ()>, Error> {
         self.inner.kill.run(async { Ok(self.inner.turn.lock().await) }).await
     }
 
@@ -511,6 +511,12 @@ impl Inner {
         if let Some(rollback) = rollback {
             self.client().spawn(KeyCodec::Txn, rollback);
         }
+    }
+}
+
+impl Killable for Inner {
+    fn kill_switch(&self) -> &KillSwitch {
+        &self.kill
     }
 }
 
