@@ -147,7 +147,9 @@ impl PipelinedTransaction {
         let txn = txn::PipelinedTransaction::new(client.config(), start_ts, now, commit, pipelined)?;
         let state = Arc::new(State { client, txn: Mutex::new(txn), tasks: Mutex::default() });
         let (timeout, check) = (transaction.timeout, transaction.check);
-        Ok(PipelinedTransaction { inner: Arc::new(Inner { state, snapshot, timeout, check, kill: KillSwitch::default() }) })
+        Ok(PipelinedTransaction {
+            inner: Arc::new(Inner { state, snapshot, timeout, check, kill: KillSwitch::default() }),
+        })
     }
 
     /// The timestamp it reads at, and its identity.

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, InvalidLock};
 use crate::key::{Key, MAX_KEY_BYTES};
 use crate::membuffer::{FlagOp, Flagged, Limits, MemBuffer, ValueRef, WriteError};
-use crate::time::Time;
+use crate::time::{Time, whole_ms};
 use crate::timestamp::Timestamp;
 
 /// A transaction between its calls: what it has written and locked, how it is to commit, and how far it has come. Plain data.
@@ -57,7 +57,7 @@ pub struct Transaction {
     buffer: MemBuffer,
     options: CommitOptions,
     state: TxnState,
-    managed_lock_ttl: Duration,
+    managed_lock_ttl_ms: u64,
     /// `None` if it is optimistic.
     pessimistic: Option<Box<Pessimistic>>,
 }
@@ -107,8 +107,8 @@ impl Transaction {
             entry_bytes: usize::try_from(limits.entry_bytes).unwrap_or(usize::MAX),
             total_bytes: usize::try_from(limits.total_bytes).unwrap_or(usize::MAX),
         });
-        let (state, pessimistic, managed_lock_ttl) = (TxnState::Open, None, config.managed_lock_ttl);
-        Transaction { start_ts, started_at, buffer, options, state, managed_lock_ttl, pessimistic }
+        let (state, pessimistic, managed_lock_ttl_ms) = (TxnState::Open, None, whole_ms(config.managed_lock_ttl));
+        Transaction { start_ts, started_at, buffer, options, state, managed_lock_ttl_ms, pessimistic }
     }
 
     /// The same as a pessimistic transaction: it locks keys, by [`Transaction::begin_lock`], before it writes them. client-go:
@@ -344,7 +344,7 @@ impl Transaction {
 
     /// How long a pessimistic lock lives without a heartbeat.
     pub(super) fn lock_ttl(&self) -> Duration {
-        self.managed_lock_ttl
+        Duration::from_millis(self.managed_lock_ttl_ms)
     }
 
     pub(super) fn pessimistic_state(&self) -> Result<&Pessimistic, InvalidLock> {
