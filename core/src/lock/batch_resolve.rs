@@ -134,7 +134,7 @@ impl BatchResolve {
         locks.sort_by(|a, b| a.key.cmp(&b.key));
         let options = lock_options(&self.options, cx.config());
         let mut shares = Sharded::new(Shares { options }, cx.config().operation_concurrency);
-        shares.add(locks, self.backoff.fork(), false);
+        shares.add_known(cx, locks, self.backoff.fork(), false);
         shares.run(cx);
         self.on_released(cx, shares)
     }

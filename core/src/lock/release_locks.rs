@@ -138,7 +138,7 @@ impl Machine for ReleaseLocks {
         keys.sort();
         keys.dedup();
         let mut shares = Sharded::new(self.policy.clone(), cx.config().operation_concurrency);
-        shares.add(keys, self.backoff.fork(), false);
+        shares.add_known(cx, keys, self.backoff.fork(), false);
         shares.run(cx);
         self.shares = Some(shares);
         self.collect(cx)

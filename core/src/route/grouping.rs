@@ -88,20 +88,21 @@ impl<I: Keyed> Grouping<I> {
         self
     }
 
+    /// The groups and the budget, if all regions are known; else those of the first keys, up to one that is not known, are
+    /// remembered.
+    pub(super) fn group_known(&mut self, cx: &Context<'_>) -> Option<(Vec<Group<I>>, Backoff)> {
+        let is_known = self.group_up_to_unknown(cx).is_none();
+        is_known.then(|| (std::mem::take(&mut self.groups), self.backoff.take()))
+    }
+
     /// The items that are not done with.
     pub(super) fn items(&self) -> impl Iterator<Item = &I> {
         self.groups.iter().flat_map(|group| &group.items).chain(&self.items)
     }
 
     fn locate_next(&mut self, cx: &mut Context<'_>) -> Poll<Grouped<I>> {
-        while let Some(next) = self.items.last() {
-            if let Some(region) = cx.knowledge().regions.lookup(cx.now(), next.key().as_slice()) {
-                if let Err(error) = self.take_group(region) {
-                    return self.fail(error);
-                }
-                continue;
-            }
-            let locate = Locate::new(Place::Of(next.key().clone()), self.backoff.take());
+        while let Some(next) = self.group_up_to_unknown(cx) {
+            let locate = Locate::new(Place::Of(next), self.backoff.take());
             let mut locate = Box::new(locate.with_deadline(self.deadline));
             match locate.start(cx) {
                 Poll::Ready(located) => {
@@ -117,6 +118,17 @@ impl<I: Keyed> Grouping<I> {
         }
         let groups = std::mem::take(&mut self.groups);
         self.done(Ok(groups))
+    }
+
+    /// The first key whose region is not known.
+    fn group_up_to_unknown(&mut self, cx: &Context<'_>) -> Option<Key> {
+        while let Some(next) = self.items.last() {
+            let region = cx.knowledge().regions.lookup(cx.now(), next.key().as_slice());
+            if region.is_none_or(|region| self.take_group(region).is_err()) {
+                return self.items.last().map(|next| next.key().clone());
+            }
+        }
+        None
     }
 
     fn fail(&mut self, error: Error) -> Poll<Grouped<I>> {

@@ -109,6 +109,26 @@ impl<S: Shard> Sharded<S> {
         }
     }
 
+    /// The same, but if all their regions are known, which is cheaper, that is the end of locating them.
+    pub fn add_known(&mut self, cx: &mut Context<'_>, items: Vec<S::Item>, backoff: Backoff, is_retry: bool) {
+        if items.is_empty() {
+            return;
+        }
+        let mut grouping = Grouping::new(items, backoff).with_deadline(self.shard.deadline());
+        match grouping.group_known(cx) {
+            Some((groups, backoff)) => self.add_groups(cx, groups, &backoff, is_retry),
+            None => {
+                self.tasks.add(Task::Grouping { grouping, is_retry });
+            }
+        }
+    }
+
+    fn add_groups(&mut self, cx: &mut Context<'_>, groups: Vec<Group<S::Item>>, backoff: &Backoff, is_retry: bool) {
+        for group in groups {
+            self.add_group(cx, group, backoff, is_retry);
+        }
+    }
+
     /// Adds items whose region is known already.
     pub fn add_group(&mut self, cx: &mut Context<'_>, group: Group<S::Item>, backoff: &Backoff, is_retry: bool) {
         let (shard, tasks) = (&self.shard, &mut self.tasks);
@@ -138,11 +158,7 @@ impl<S: Shard> Sharded<S> {
                 TaskEnd::Child(ShardEnd::Relocate { .. }) if cx.config().has_canary(Canary::MovedKeysForgotten) => {}
                 TaskEnd::Child(ShardEnd::Relocate { items, backoff }) => self.add(items, backoff, true),
                 TaskEnd::Grouped { grouped, is_retry } => match *grouped {
-                    Grouped { result: Ok(groups), backoff } => {
-                        for group in groups {
-                            self.add_group(cx, group, &backoff, is_retry);
-                        }
-                    }
+                    Grouped { result: Ok(groups), backoff } => self.add_groups(cx, groups, &backoff, is_retry),
                     Grouped { result: Err(unlocated), .. } => return Some(Err(unlocated)),
                 },
             }

@@ -132,7 +132,7 @@ impl Machine for BatchGet {
             return self.fail(cx, error);
         }
         let keys = std::mem::take(&mut self.keys).into_iter().map(|key| Wanted { key, rounds: 0, is_retry: false });
-        self.shares.add(keys.collect(), self.backoff.take(), false);
+        self.shares.add_known(cx, keys.collect(), self.backoff.take(), false);
         self.shares.run(cx);
         self.collect(cx)
     }

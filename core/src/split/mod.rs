@@ -252,7 +252,7 @@ impl Machine for SplitRegions {
         keys.dedup();
         let backoff = route::budget(cx.config(), budget::split_regions(keys.len()));
         let mut shares = Sharded::new(Splitter::new(self.options.call.clone()), cx.config().operation_concurrency);
-        shares.add(keys, backoff, false);
+        shares.add_known(cx, keys, backoff, false);
         shares.run(cx);
         self.collect(cx, shares)
     }

@@ -31,7 +31,7 @@ pub(super) struct CommitSecondaries {
 impl CommitSecondaries {
     /// `None` if there are no secondaries: a request without keys would be refused.
     pub(super) fn new(
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
         start_ts: Timestamp,
         commit_ts: Timestamp,
         primary: &Key,
@@ -48,9 +48,10 @@ impl CommitSecondaries {
             use_async_commit: secondaries.contains(primary),
             ..CommitRequest::default()
         };
-        let config = cx.config();
-        let mut batches = Sharded::new(KeysShard::new(config, request, options), config.operation_concurrency);
-        batches.add(secondaries, route::budget(config, budget::COMMIT_SECONDARY), false);
+        let shard = KeysShard::new(cx.config(), request, options);
+        let mut batches = Sharded::new(shard, cx.config().operation_concurrency);
+        let backoff = route::budget(cx.config(), budget::COMMIT_SECONDARY);
+        batches.add_known(cx, secondaries, backoff, false);
         Some(CommitSecondaries { batches })
     }
 

@@ -117,7 +117,7 @@ impl PessimisticRollback {
         };
         let shard = KeysShard::new(config, request, self.options.clone());
         let mut batches = Sharded::new(shard, config.operation_concurrency);
-        batches.add(self.keys.clone(), route::budget(config, budget::PESSIMISTIC_ROLLBACK), false);
+        batches.add_known(cx, self.keys.clone(), route::budget(config, budget::PESSIMISTIC_ROLLBACK), false);
         batches.run(cx);
         self.collect(cx, batches)
     }

@@ -164,7 +164,7 @@ impl Flush {
         let options = self.generation.options.foreground();
         let shard = BufferShard::new(self.generation.start_ts, options, config.batch_get_size);
         let mut shares = Sharded::new(shard, self.generation.concurrency);
-        shares.add(keys, route::budget(config, budget::BATCH_GET), false);
+        shares.add_known(cx, keys, route::budget(config, budget::BATCH_GET), false);
         shares.run(cx);
         self.on_lookups(cx, shares, BTreeMap::new())
     }
@@ -215,7 +215,7 @@ impl Flush {
             let grouping = Grouping::new(mutations, budget).with_deadline(self.generation.options.call.deadline);
             return self.group(cx, grouping, batches, Grouping::start);
         }
-        batches.add(mutations, budget, false);
+        batches.add_known(cx, mutations, budget, false);
         batches.run(cx);
         self.on_batches(cx, batches, None)
     }

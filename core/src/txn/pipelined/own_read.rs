@@ -176,7 +176,7 @@ impl Machine for OwnRead {
         let options = self.options.call.clone().with_timeout(self.options.batch_timeout);
         let shard = BufferShard::new(self.request.start_ts, options, self.options.batch_get_size);
         let mut shares = Sharded::new(shard, cx.config().operation_concurrency);
-        shares.add(keys, route::budget(cx.config(), budget::BATCH_GET), false);
+        shares.add_known(cx, keys, route::budget(cx.config(), budget::BATCH_GET), false);
         shares.run(cx);
         self.read_flushed(cx, shares)
     }
