@@ -41,7 +41,8 @@ const STYLE: &str = "\
 body { font: 14px sans-serif; margin: 2em; color: #222; background: #fff }
 section { display: flex; flex-wrap: wrap; gap: 2em; align-items: flex-start }
 table { border-collapse: collapse }
-th, td { text-align: right; padding: .2em .8em; border-bottom: 1px solid #ddd }";
+th, td { text-align: right; padding: .2em .8em; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left }";
 
 impl Report {
     /// All sections as Markdown.
