@@ -23,12 +23,6 @@ impl Curve {
         let step = |pair: &[(f64, f64)]| (pair[1].1 / pair[0].1).ln() / (pair[1].0 / pair[0].0).ln();
         self.0.windows(2).map(step).fold(f64::NEG_INFINITY, f64::max)
     }
-
-    /// The greatest cost.
-    #[must_use]
-    pub fn most(&self) -> f64 {
-        self.0.iter().map(|(_, cost)| *cost).fold(0.0, f64::max)
-    }
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ impl Client {
                 connect_timeout: Duration::from_secs(5),
                 keep_alive: Some(KeepAlive::default()),
                 max_receive_message: usize::MAX,
+                connections_per_store: 1,
             },
             limits: BatchLimits::default(),
             cluster_id: None,
@@ -354,7 +355,22 @@ impl ClientBuilder {
         self
     }
 
-    /// Calls to one store that may be in flight at once; more are refused and retried after a back-off. Default 100,000.
+    /// Connections to each store, which its calls take in turn. Default and least: 1, where client-go has 4.
+    ///
+    /// More help where a single one is the limit: where so many bytes are on their way that they fill the window of its flow
+    /// control, on a network that is fast and far; or where whoever reads and writes it needs a whole processor for that, as
+    /// with large values, or with encryption by a [`Runtime`] of one's own. They cost batches: calls that would have left in
+    /// one frame leave in several, each with a wake-up, a write and a read on either side. Measure before you raise it.
+    ///
+    /// client-go: `TiKVClient.GrpcConnectionCount`.
+    #[must_use]
+    pub fn connections_per_store(mut self, connections: usize) -> Self {
+        self.net.connections_per_store = connections.max(1);
+        self
+    }
+
+    /// Calls to one store that may be in flight at once, divided among its connections; more are refused and retried after a
+    /// back-off. Default 100,000.
     #[must_use]
     pub fn max_calls_in_flight(mut self, calls: usize) -> Self {
         self.limits.in_flight = calls;

@@ -3,8 +3,8 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,19 +23,33 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub struct Rt {
     runtime: Arc<dyn Runtime>,
-    traffic: Arc<Traffic>,
+    /// In the order in which they were made.
+    connections: Arc<Mutex<Vec<Made>>>,
 }
 
-/// What has left through the connections of a [`Rt`].
-#[derive(Debug, Default)]
-pub struct Traffic {
-    writes: AtomicUsize,
+/// A connection that was made, and maybe gone since.
+#[derive(Debug)]
+struct Made {
+    address: String,
+    writes: Arc<AtomicUsize>,
+    open: Weak<()>,
+}
+
+/// A connection as it was when somebody asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// Whom to.
+    pub address: String,
+    /// How often something was written to it.
+    pub writes: usize,
+    /// Whether the client still holds it.
+    pub is_open: bool,
 }
 
 impl Rt {
     /// On `runtime`.
     pub fn new(runtime: impl Runtime) -> Self {
-        Rt { runtime: Arc::new(runtime), traffic: Arc::default() }
+        Rt { runtime: Arc::new(runtime), connections: Arc::default() }
     }
 
     /// Runs `future` as a task; the result is that of the task, which goes on if the result is dropped.
@@ -73,21 +87,40 @@ impl Rt {
     /// How often something was written to a connection so far.
     #[must_use]
     pub fn writes(&self) -> usize {
-        self.traffic.writes.load(Ordering::Relaxed)
+        self.made().iter().map(|made| made.writes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// All connections so far, in the order in which they were made.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionState> {
+        let state = |made: &Made| ConnectionState {
+            address: made.address.clone(),
+            writes: made.writes.load(Ordering::Relaxed),
+            is_open: made.open.strong_count() > 0,
+        };
+        self.made().iter().map(state).collect()
+    }
+
+    fn made(&self) -> MutexGuard<'_, Vec<Made>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Rt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rt").field("traffic", &self.traffic).finish_non_exhaustive()
+        f.debug_struct("Rt").field("connections", &self.connections).finish_non_exhaustive()
     }
 }
 
 impl Runtime for Rt {
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Io>>> {
         let connecting = self.runtime.connect(address);
-        let traffic = Arc::clone(&self.traffic);
-        Box::pin(async move { Ok(Box::new(Counted { io: connecting.await?, traffic }) as Box<dyn Io>) })
+        let (rt, address) = (self.clone(), address.to_owned());
+        Box::pin(async move {
+            let (io, writes, open) = (connecting.await?, Arc::default(), Arc::new(()));
+            rt.made().push(Made { address, writes: Arc::clone(&writes), open: Arc::downgrade(&open) });
+            Ok(Box::new(Counted { io, writes, _open: open }) as Box<dyn Io>)
+        })
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
@@ -118,7 +151,9 @@ impl<T> Future for Task<T> {
 /// A connection whose writes are counted.
 struct Counted {
     io: Box<dyn Io>,
-    traffic: Arc<Traffic>,
+    writes: Arc<AtomicUsize>,
+    /// Gone with this.
+    _open: Arc<()>,
 }
 
 impl AsyncRead for Counted {
@@ -129,7 +164,7 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.traffic.writes.fetch_add(1, Ordering::Relaxed);
+        self.writes.fetch_add(1, Ordering::Relaxed);
         Pin::new(&mut *self.io).poll_write(cx, bytes)
     }
 
@@ -138,7 +173,7 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.traffic.writes.fetch_add(1, Ordering::Relaxed);
+        self.writes.fetch_add(1, Ordering::Relaxed);
         Pin::new(&mut *self.io).poll_write_vectored(cx, parts)
     }
 

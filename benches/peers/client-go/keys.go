@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"slices"
 )
 
 const (
@@ -41,7 +42,9 @@ type keys struct {
 }
 
 func newKeys(caller int) *keys {
-	own := fmt.Sprintf("w%05x%04x", os.Getpid()%(1<<20), caller)
+	digits := []byte(fmt.Sprintf("%04x", caller))
+	slices.Reverse(digits) // as in ../load
+	own := fmt.Sprintf("w%s%05x", digits, os.Getpid()%(1<<20))
 	return &keys{rng: rand.New(rand.NewSource(int64(caller))), own: own}
 }
 

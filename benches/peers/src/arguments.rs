@@ -10,21 +10,26 @@ use crate::server::ServerKind;
 pub(crate) const HELP: &str = "\
 benches/peers/run [OPTIONS]
 
+  --scaling           instead: our client alone, with more and more callers, connections and stores; three minutes
   --quick             fewer numbers of callers, shorter runs, the null server: some minutes
-  --output DIR        writes results.txt and report.html there
-  --markdown FILE     writes the table of targets there, as docs/performance.md has it
+  --output DIR        writes results.txt and report.html there (--scaling: scaling.md and scaling.html)
+  --markdown FILE     writes the table of targets there, as docs/performance.md has it (--scaling: all tables)
   --workloads A,B     only these (raw_get, raw_put, raw_batch_get_100, snapshot_get, begin_get, commit_1_2pc, …)
   --callers 1,128     so many callers, instead of those of the plan
   --peers A,B         only these (tokio, smol, async-std, client-go, tikv-client, floor)
   --servers A,B       only these (null, sim, unistore)
-  --rounds N          rounds (3 if quick, else 5)
-  --seconds S         measures for so long at once (0.8 if quick, else 2; workloads of 10,000 keys longer)
+  --rounds N          rounds (3 if quick or scaling, else 5)
+  --seconds S         measures for so long at once (0.8 if quick, 1.2 if scaling, else 2; workloads of 10,000 keys longer)
   --no-build          with the programs of the last time";
+
+/// What is measured is fixed there.
+const NOT_OF_SCALING: [&str; 5] = ["--quick", "--workloads", "--callers", "--peers", "--servers"];
 
 /// The choices of the command line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Arguments {
     pub(crate) quick: bool,
+    pub(crate) scaling: bool,
     pub(crate) output: Option<PathBuf>,
     pub(crate) markdown: Option<PathBuf>,
     /// Where the programs of the workspace are.
@@ -52,13 +57,21 @@ impl Arguments {
     }
 
     pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
-        let quick = words.iter().any(|word| word == "--quick");
-        let mut arguments = Arguments { quick, ..Arguments::default() };
-        (arguments.rounds, arguments.seconds, arguments.warm_up) = if quick { (3, 0.8, 0.3) } else { (5, 2.0, 0.5) };
+        let is_given = |flag: &str| words.iter().any(|word| word == flag);
+        let (quick, scaling) = (is_given("--quick"), is_given("--scaling"));
+        if let Some(choice) = NOT_OF_SCALING.into_iter().find(|choice| scaling && is_given(choice)) {
+            return Err(format!("{choice} means nothing with --scaling"));
+        }
+        let mut arguments = Arguments { quick, scaling, ..Arguments::default() };
+        (arguments.rounds, arguments.seconds, arguments.warm_up) = match (scaling, quick) {
+            (true, _) => (3, 1.2, 0.4),
+            (_, true) => (3, 0.8, 0.3),
+            _ => (5, 2.0, 0.5),
+        };
         arguments.servers = if quick { vec![ServerKind::Null] } else { ServerKind::ALL.to_vec() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            if word == "--quick" || word == "--no-build" {
+            if ["--quick", "--scaling", "--no-build"].contains(&&**word) {
                 continue;
             }
             let value = words.next().ok_or_else(|| format!("{word} is unknown or lacks a value"))?;
@@ -118,6 +131,8 @@ mod tests {
             "--peers tokio,java",
             "--servers real",
             "--workloads raw_got",
+            "--scaling --quick",
+            "--callers 1 --scaling",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::results::digits;
+
 /// What one run of a peer has shown.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
@@ -107,7 +109,7 @@ impl Sample {
 
     /// In a few words, errors included.
     pub(crate) fn summary(&self) -> String {
-        let told = |metric| self.get(metric).map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
+        let told = |metric| self.get(metric).map_or_else(|| "-".to_owned(), digits);
         let figures = format!("{}/s cpu {} p50 {}", told(Metric::Throughput), told(Metric::Cpu), told(Metric::P50));
         match &self.first_error {
             Some(error) => format!("{figures}, {} ERRORS, the first: {error}", self.errors),

@@ -8,6 +8,7 @@ mod peer;
 mod plan;
 mod report;
 mod results;
+mod scaling;
 mod server;
 mod svg;
 mod targets;
@@ -39,6 +40,9 @@ fn run() -> Result<(), Box<dyn Error>> {
         println!("{}", arguments::HELP);
         return Ok(());
     };
+    if arguments.scaling {
+        return scaling::run(&arguments);
+    }
     let plans: Vec<_> = arguments.servers.iter().map(|server| (*server, plan(&arguments, *server))).collect();
     let takes = duration(&arguments, plans.iter().flat_map(|(_, cases)| cases));
     eprintln!("this takes some {} minutes", takes.as_secs().div_ceil(60));

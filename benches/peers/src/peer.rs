@@ -50,11 +50,22 @@ impl Peer {
     }
 
     pub(crate) fn measure(self, arguments: &Arguments, pd: &str, case: &Case) -> Result<Sample, Box<dyn Error>> {
+        self.measure_with(arguments, pd, case, &[])
+    }
+
+    /// With words behind those that all peers understand.
+    pub(crate) fn measure_with(
+        self,
+        arguments: &Arguments,
+        pd: &str,
+        case: &Case,
+        more: &[&str],
+    ) -> Result<Sample, Box<dyn Error>> {
         let (seconds, warm_up) = (case.seconds(arguments.seconds), arguments.warm_up);
         let limit = Duration::try_from_secs_f64(seconds + warm_up)? + GRACE;
         let words = [case.callers.to_string(), seconds.to_string(), warm_up.to_string()];
         let words = [pd, &case.workload, &words[0], &words[1], &words[2]];
-        Ok(Sample::parse(&self.run(arguments, &words, limit)?)?)
+        Ok(Sample::parse(&self.run(arguments, &[&words, more].concat(), limit)?)?)
     }
 
     fn run(self, arguments: &Arguments, words: &[&str], limit: Duration) -> Result<String, Box<dyn Error>> {

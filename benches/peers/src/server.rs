@@ -71,7 +71,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(kind: ServerKind, arguments: &Arguments) -> io::Result<Self> {
-        let mut command = kind.command(arguments);
+        Server::run(kind, kind.command(arguments))
+    }
+
+    /// The null server with so many stores.
+    pub(crate) fn with_stores(stores: usize, arguments: &Arguments) -> io::Result<Self> {
+        let mut command = ServerKind::Null.command(arguments);
+        command.args(["--stores", &stores.to_string()]);
+        Server::run(ServerKind::Null, command)
+    }
+
+    fn run(kind: ServerKind, mut command: Command) -> io::Result<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", command.get_program().to_string_lossy()))
         })?;

@@ -1,16 +1,21 @@
-//! How what core does grows with what it knows, and what that takes in memory: prints tables in Markdown.
+//! How what core does grows with what it knows, and what that takes in memory: prints tables in Markdown, and plots them on a
+//! page (`--report FILE`).
 //!
 //! Every point is measured by a process of its own, this program with a workload and a size as arguments: once by itself, for
 //! processor time and memory, and once under valgrind, if there is one, for instructions.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use std::fs;
 use std::hint::black_box;
+use std::io;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use tikv_benches::curve::Curve;
 use tikv_benches::keys;
+use tikv_benches::plot::{Line, Plot, Point};
 use tikv_benches::process::{Clock, resident_bytes};
+use tikv_benches::report::{Report, Section, Table};
 use tikv_benches::running::Running;
 use tikv_benches::stream::Stream;
 use tikv_benches::world::{Size, World};
@@ -20,39 +25,43 @@ use tikv_core::keyspace::KeyCodec;
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
 /// At least so many operations are measured together.
 const COUNTED: u64 = 1_000;
-/// The most bars of a plot.
-const BARS: f64 = 30.0;
 
 /// What is done at several sizes.
 struct Workload {
     name: &'static str,
     title: &'static str,
+    /// What there are more and more of.
+    axis: &'static str,
     sizes: &'static [u64],
-    measure: fn(u64, Extent) -> Point,
+    measure: fn(u64, Extent) -> Measured,
 }
 
 const WORKLOADS: [Workload; 4] = [
     Workload {
         name: "regions",
         title: "A raw get, by regions known",
+        axis: "regions",
         sizes: &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
         measure: |regions, extent| raw_gets(Size { regions, stores: 3 }, extent),
     },
     Workload {
         name: "stores",
         title: "A raw get, by stores known (1,000 regions)",
+        axis: "stores",
         sizes: &[1, 4, 16, 64, 256],
         measure: |stores, extent| raw_gets(Size { regions: 1_000, stores }, extent),
     },
     Workload {
         name: "keys",
         title: "A key of a transaction committed in two phases, by keys (100 regions)",
+        axis: "keys",
         sizes: &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
         measure: commits,
     },
     Workload {
         name: "operations",
         title: "A raw get in the engine, by operations in flight",
+        axis: "operations",
         sizes: &[1, 16, 256, 4_096, 100_000],
         measure: operations,
     },
@@ -104,7 +113,7 @@ enum Extent {
 }
 
 /// Operations that were measured, and how long they took.
-struct Point {
+struct Measured {
     operations: u64,
     time: Duration,
 }
@@ -112,45 +121,92 @@ struct Point {
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let args: Vec<_> = args.iter().map(String::as_str).collect();
-    match args[..] {
-        [] => report(),
-        ["--point", name, size, extent] => point(name, size.parse().unwrap_or(1), extent),
-        _ => {
-            eprintln!("usage: scaling");
-            return ExitCode::FAILURE;
+    let reported = match args[..] {
+        [] => report(None),
+        ["--report", file] => report(Some(file)),
+        ["--point", name, size, extent] => {
+            point(name, size.parse().unwrap_or(1), extent);
+            Ok(())
+        }
+        _ => Err(io::Error::other("usage: scaling [--report FILE]")),
+    };
+    match reported {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
-fn report() {
-    for workload in &WORKLOADS {
-        println!("{}:\n\n| | instructions | | ns | |\n|---|---|---|---|---|", workload.title);
-        let (mut instructions, mut nanoseconds) = (Curve::default(), Curve::default());
-        for size in workload.sizes {
-            let cost = |extent| child(workload.name, *size, extent).unwrap_or(f64::NAN);
-            instructions.0.push((*size as f64, cost(Extent::Counted)));
-            nanoseconds.0.push((*size as f64, cost(Extent::Timed)));
-        }
-        for ((size, counted), (_, timed)) in instructions.0.iter().zip(&nanoseconds.0) {
-            let bars = |cost: f64, of: &Curve| "▇".repeat((cost / of.most() * BARS).round() as usize);
-            println!(
-                "| {size} | {counted:.0} | {} | {timed:.0} | {} |",
-                bars(*counted, &instructions),
-                bars(*timed, &nanoseconds)
-            );
-        }
-        println!(
-            "\nExponent: {:.2} of instructions (steepest step {:.2}), {:.2} of time (steepest step {:.2}).\n",
+/// Prints each table as soon as it is known; all takes minutes.
+fn report(file: Option<&str>) -> io::Result<()> {
+    let mut report = Report {
+        title: "How core scales".to_owned(),
+        lead: "Core by itself, without I/O: what one operation costs where a client knows or does more and more. A straight line \
+               is a power of the size."
+            .to_owned(),
+        sections: Vec::new(),
+    };
+    let measured = WORKLOADS.iter().map(growth).chain(std::iter::once_with(memory));
+    for section in measured {
+        print!("{}", section.markdown());
+        report.sections.push(section);
+    }
+    match file {
+        Some(file) => fs::write(file, report.html()),
+        None => Ok(()),
+    }
+}
+
+fn growth(workload: &Workload) -> Section {
+    let curve = |extent| {
+        let cost = |size: &u64| (*size as f64, child(workload.name, *size, extent).unwrap_or(f64::NAN));
+        Curve(workload.sizes.iter().map(cost).collect())
+    };
+    let (instructions, nanoseconds) = (curve(Extent::Counted), curve(Extent::Timed));
+    let row = |((size, counted), (_, timed)): (&(f64, f64), &(f64, f64))| {
+        [size, counted, timed].map(|figure| format!("{figure:.0}")).to_vec()
+    };
+    let line = |name: &str, curve: &Curve| Line {
+        name: format!("{name}: exponent {:.2}", curve.exponent()),
+        points: curve.0.iter().map(|(size, cost)| Point::single(*size, *cost)).collect(),
+    };
+    let plot = Plot {
+        title: "What one costs".to_owned(),
+        x: workload.axis.to_owned(),
+        y: "instructions, ns".to_owned(),
+        lines: vec![line("instructions", &instructions), line("nanoseconds of the processor", &nanoseconds)],
+    };
+    Section {
+        title: workload.title.to_owned(),
+        table: Table {
+            columns: [workload.axis, "instructions", "ns"].map(str::to_owned).to_vec(),
+            rows: instructions.0.iter().zip(&nanoseconds.0).map(row).collect(),
+        },
+        plots: vec![plot],
+        notes: vec![format!(
+            "Exponent: {:.2} of instructions (steepest step {:.2}), {:.2} of time (steepest step {:.2}).",
             instructions.exponent(),
             instructions.steepest(),
             nanoseconds.exponent(),
             nanoseconds.steepest()
-        );
+        )],
     }
-    println!("| one of many | how many | bytes |\n|---|---|---|");
-    for Holding { name, title, count, .. } in HOLDINGS {
-        println!("| {title} | {count} | {:.0} |", child(name, count, Extent::Timed).unwrap_or(f64::NAN));
+}
+
+fn memory() -> Section {
+    let row = |Holding { name, title, count, .. }: &Holding| {
+        let bytes = child(name, *count, Extent::Timed).unwrap_or(f64::NAN);
+        vec![(*title).to_owned(), count.to_string(), format!("{bytes:.0}")]
+    };
+    Section {
+        title: "Resident memory".to_owned(),
+        table: Table {
+            columns: ["one of many", "how many", "bytes"].map(str::to_owned).to_vec(),
+            rows: HOLDINGS.iter().map(row).collect(),
+        },
+        ..Section::default()
     }
 }
 
@@ -194,26 +250,26 @@ fn point(name: &str, size: u64, extent: &str) {
     }
 }
 
-fn raw_gets(size: Size, extent: Extent) -> Point {
+fn raw_gets(size: Size, extent: Extent) -> Measured {
     let mut world = World::new(KeyCodec::Raw, size);
     let keys = keys::random(100_000);
     let mut next = keys.iter().cycle();
     measure(extent, 1, || next.next().is_some_and(|key| world.raw_get(key)))
 }
 
-fn commits(count: u64, extent: Extent) -> Point {
+fn commits(count: u64, extent: Extent) -> Measured {
     let mut world = World::new(KeyCodec::Txn, Size { regions: 100, stores: 3 });
     let keys = keys::spread(count);
     measure(extent, count, || world.commit(&keys))
 }
 
-fn operations(count: u64, extent: Extent) -> Point {
+fn operations(count: u64, extent: Extent) -> Measured {
     let mut running = Running::new(count as usize);
     measure(extent, 1, || running.replace())
 }
 
 /// Repeats work of so many operations.
-fn measure(extent: Extent, operations: u64, mut work: impl FnMut() -> bool) -> Point {
+fn measure(extent: Extent, operations: u64, mut work: impl FnMut() -> bool) -> Measured {
     let batch = COUNTED.div_ceil(operations);
     let clock = Clock::new();
     let (start, mut done) = (clock.now(), 0);
@@ -221,7 +277,7 @@ fn measure(extent: Extent, operations: u64, mut work: impl FnMut() -> bool) -> P
         repeat(batch, &mut work);
         done += batch * operations;
         if extent == Extent::Counted || clock.now() - start >= LONG_ENOUGH {
-            return Point { operations: done, time: clock.now() - start };
+            return Measured { operations: done, time: clock.now() - start };
         }
     }
 }

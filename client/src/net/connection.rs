@@ -20,6 +20,8 @@ pub(crate) struct NetOptions {
     pub(crate) keep_alive: Option<KeepAlive>,
     /// Longest message that is received, in bytes.
     pub(crate) max_receive_message: usize,
+    /// Connections to each store, among which its calls are divided.
+    pub(crate) connections_per_store: usize,
 }
 
 /// A connection to one address.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use futures::task::AtomicWaker;
+use smallvec::SmallVec;
 use tikv_core::error::{Execution, Fault, FaultKind};
 use tikv_core::machine::{Call, Event};
 use tikv_core::request::{Response, decode_response};
@@ -38,10 +39,17 @@ pub(crate) struct StorePool {
 
 #[derive(Default)]
 struct Connections {
-    by_address: BTreeMap<Arc<str>, Arc<StoreConnection>>,
+    by_address: BTreeMap<Arc<str>, Arc<StoreConnections>>,
     /// Where the last call to a store went. It is found without a look at the address, which lies beside the count of those
     /// who share it: all threads write there.
-    by_store: BTreeMap<u64, (Arc<str>, Arc<StoreConnection>)>,
+    by_store: BTreeMap<u64, (Arc<str>, Arc<StoreConnections>)>,
+}
+
+/// The connections to one address, at least one. Each is opened by the first call that goes to it.
+struct StoreConnections {
+    connections: SmallVec<[Arc<StoreConnection>; 1]>,
+    /// How many calls there were, if there is a choice.
+    calls: AtomicUsize,
 }
 
 /// A call that waits on a stream.
@@ -50,7 +58,7 @@ pub(crate) struct Submitted {
     id: u64,
 }
 
-/// One store's connection and the calls on its stream.
+/// One connection to a store and the calls on its stream.
 struct StoreConnection {
     connector: Connector,
     runtime: Arc<dyn Runtime>,
@@ -63,7 +71,7 @@ struct State {
     stream: BatchStream<Waiter>,
     /// Whether the task runs. It is started by the first call, and again by the next call after a broken connection.
     running: bool,
-    /// Another connection is used from now on: the stream ends with the last call on it.
+    /// Others are used from now on: the stream ends with the last call on it.
     retired: bool,
     closed: bool,
 }
@@ -104,25 +112,25 @@ impl StorePool {
     /// Has the next call to `address` connect anew. Calls on their way are not disturbed.
     pub(crate) fn reconnect(&self, address: &str) {
         let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = connections.by_address.remove(address) {
-            connections.by_store.retain(|_, (_, other)| !Arc::ptr_eq(other, &connection));
-            connection.retire();
+        if let Some(replaced) = connections.by_address.remove(address) {
+            connections.by_store.retain(|_, (_, others)| !Arc::ptr_eq(others, &replaced));
+            replaced.connections.iter().for_each(|connection| connection.retire());
         }
     }
 
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let connections = std::mem::take(&mut *self.connections.write().unwrap_or_else(PoisonError::into_inner));
-        for connection in connections.by_address.into_values() {
-            connection.close();
+        for of_address in connections.by_address.into_values() {
+            of_address.connections.iter().for_each(|connection| connection.close());
         }
     }
 
     fn connection(&self, store_id: u64, address: &Arc<str>) -> Result<Arc<StoreConnection>, Fault> {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         let last = connections.by_store.get(&store_id);
-        if let Some((_, connection)) = last.filter(|(known, _)| Arc::ptr_eq(known, address)) {
-            return Ok(Arc::clone(connection));
+        if let Some((_, of_store)) = last.filter(|(known, _)| Arc::ptr_eq(known, address)) {
+            return Ok(Arc::clone(of_store.next()));
         }
         drop(connections);
         let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
@@ -130,15 +138,34 @@ impl StorePool {
             return Err(fault::closed(address));
         }
         let Connections { by_address, by_store } = &mut *connections;
-        let connection = by_address.entry(Arc::clone(address)).or_insert_with(|| {
+        let of_address =
+            by_address.entry(Arc::clone(address)).or_insert_with(|| Arc::new(self.connections_to(address)));
+        by_store.insert(store_id, (Arc::clone(address), Arc::clone(of_address)));
+        Ok(Arc::clone(of_address.next()))
+    }
+
+    fn connections_to(&self, address: &Arc<str>) -> StoreConnections {
+        let count = self.options.connections_per_store.max(1);
+        // The limit is one for the store.
+        let limits = BatchLimits { in_flight: (self.limits.in_flight / count).max(1), ..self.limits };
+        let connection = |_| {
             let runtime = Arc::clone(&self.runtime);
             let connector = Connector::new(Arc::clone(address), Arc::clone(&runtime), self.options.clone());
-            let stream = BatchStream::new(Arc::clone(address), self.limits);
+            let stream = BatchStream::new(Arc::clone(address), limits);
             let state = Mutex::new(State { stream, running: false, retired: false, closed: false });
             Arc::new(StoreConnection { connector, runtime, state, task: AtomicWaker::new() })
-        });
-        by_store.insert(store_id, (Arc::clone(address), Arc::clone(connection)));
-        Ok(Arc::clone(connection))
+        };
+        StoreConnections { connections: (0..count).map(connection).collect(), calls: AtomicUsize::new(0) }
+    }
+}
+
+impl StoreConnections {
+    /// The one whose turn it is. Where there is no choice nothing is counted: all threads would write there.
+    fn next(&self) -> &Arc<StoreConnection> {
+        match &*self.connections {
+            [only] => only,
+            several => &several[self.calls.fetch_add(1, Ordering::Relaxed) % several.len()],
+        }
     }
 }
 

@@ -122,6 +122,9 @@ impl fmt::Display for Workload {
 }
 
 impl Arguments {
+    /// How many words there are.
+    pub const WORDS: usize = 5;
+
     /// Those of this process.
     ///
     /// # Errors

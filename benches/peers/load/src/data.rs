@@ -38,6 +38,10 @@ pub fn value() -> Vec<u8> {
     vec![b'v'; VALUE_BYTES]
 }
 
+/// So many callers have keys of their own to write. These begin with `w` and four hexadecimal digits, those of the caller's number
+/// in reverse: whichever division of all these digits is an even one divides callers evenly, few or many.
+pub const WRITERS: u64 = 1 << 16;
+
 /// A part of what callers write: others in each process, which meets no locks that another has left behind.
 const PROCESS_BITS: u32 = 20;
 
@@ -55,7 +59,9 @@ impl Keys {
     pub fn new(caller: usize) -> Self {
         let process = std::process::id() % (1 << PROCESS_BITS);
         let mut own = [b'0'; 10];
-        own.iter_mut().zip(format!("w{process:05x}{caller:04x}").bytes()).for_each(|(own, byte)| *own = byte);
+        let digits = format!("{caller:04x}");
+        let written = "w".bytes().chain(digits.bytes().rev()).chain(format!("{process:05x}").into_bytes());
+        own.iter_mut().zip(written).for_each(|(own, byte)| *own = byte);
         Keys { rng: fastrand::Rng::with_seed(caller as u64), own, written: 0 }
     }
 

@@ -12,6 +12,6 @@ mod measure;
 mod process;
 
 pub use arguments::{Arguments, Commit, Workload, Ycsb};
-pub use data::{BATCH_KEYS, Keys, RECORDS, TXN_RECORDS, VALUE_BYTES, record, txn_record, value};
+pub use data::{BATCH_KEYS, Keys, RECORDS, TXN_RECORDS, VALUE_BYTES, WRITERS, record, txn_record, value};
 pub use histogram::Histogram;
 pub use measure::{Caller, Failure, Task, measure};

@@ -13,11 +13,12 @@ use tikv_sim::cluster::{Cluster, ClusterOptions, StoreOptions};
 use tikv_sim::pd::{PdCall, Shape, shape};
 
 use crate::oracle::Oracle;
+use crate::regions::bounds;
 
 const TSO: &str = "/pdpb.PD/Tso";
 
 /// The only one.
-const MEMBER: u64 = 1;
+pub(crate) const MEMBER: u64 = 1;
 
 pub(crate) struct NullPd {
     oracle: Arc<Oracle>,
@@ -25,16 +26,25 @@ pub(crate) struct NullPd {
 }
 
 impl NullPd {
-    /// The PD of a cluster of one region, whose store listens where this PD does.
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        let store = StoreOptions { address: address.to_string(), ..StoreOptions::default() };
-        let options = ClusterOptions { stores: vec![store], replicas: 1, regions: 1, ..ClusterOptions::default() };
-        let mut cluster = Cluster::new(options);
-        if let Some(member) = cluster.pd_mut().member_mut(MEMBER) {
-            member.client_url = format!("http://{address}");
-        }
-        NullPd { oracle: Arc::default(), cluster: Arc::new(Mutex::new(cluster)) }
+    /// The PD of a cluster whose stores listen at these addresses, and PD at the first of them.
+    pub(crate) fn new(addresses: &[SocketAddr]) -> Self {
+        NullPd { oracle: Arc::default(), cluster: Arc::new(Mutex::new(cluster(addresses))) }
     }
+}
+
+/// What PD tells of the cluster.
+pub(crate) fn cluster(addresses: &[SocketAddr]) -> Cluster {
+    let store = |address: &SocketAddr| StoreOptions { address: address.to_string(), ..StoreOptions::default() };
+    let mut cluster = Cluster::new(ClusterOptions {
+        stores: addresses.iter().map(store).collect(),
+        replicas: 1,
+        split_keys: Some(bounds(addresses.len() as u64)),
+        ..ClusterOptions::default()
+    });
+    if let (Some(member), Some(address)) = (cluster.pd_mut().member_mut(MEMBER), addresses.first()) {
+        member.client_url = format!("http://{address}");
+    }
+    cluster
 }
 
 impl Service for NullPd {

@@ -1,4 +1,5 @@
-//! The `tikv` client as a peer: `bench-peer-tikv RUNTIME PD WORKLOAD CALLERS SECONDS WARM_UP`.
+//! The `tikv` client as a peer: `bench-peer-tikv RUNTIME PD WORKLOAD CALLERS SECONDS WARM_UP [CONNECTIONS]`, the last one those
+//! to each store, if there are to be more than one.
 
 mod load;
 mod operations;
@@ -7,7 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::mpsc;
 
-use tikv::{Client, Runtime};
+use tikv::{Client, ClientBuilder, Runtime};
 use tikv_bench_load::{Arguments, Failure, Workload, measure};
 use tikv_transport_async_std::AsyncStd;
 use tikv_transport_smol::Smol;
@@ -29,24 +30,33 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let mut words = std::env::args().skip(1);
     let name = words.next().unwrap_or_default();
-    let arguments = Arguments::parse(&words.collect::<Vec<_>>())?;
+    let mut words: Vec<_> = words.collect();
+    let connections = if words.len() > Arguments::WORDS { words.pop() } else { None };
+    let connections = connections.map_or(Ok(1), |count| parse_connections(&count))?;
+    let arguments = Arguments::parse(&words)?;
     match &*name {
         "tokio" => {
             let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            run_on(&Tokio::new(tokio.handle().clone()), &arguments)
+            run_on(&Tokio::new(tokio.handle().clone()), &arguments, connections)
         }
-        "smol" => run_on(&Smol::new(), &arguments),
-        "async-std" => run_on(&AsyncStd::new(), &arguments),
+        "smol" => run_on(&Smol::new(), &arguments, connections),
+        "async-std" => run_on(&AsyncStd::new(), &arguments, connections),
         other => Err(format!("the runtime is tokio, smol or async-std, not {other}").into()),
     }
 }
 
-fn run_on<R: Runtime + Clone>(runtime: &R, arguments: &Arguments) -> Result<(), Failure> {
+fn parse_connections(count: &str) -> Result<usize, Failure> {
+    let parsed = count.parse().ok().filter(|count| *count > 0);
+    parsed.ok_or_else(|| format!("no number of connections: {count}").into())
+}
+
+fn run_on<R: Runtime + Clone>(runtime: &R, arguments: &Arguments, connections: usize) -> Result<(), Failure> {
     let (connected, connecting) = mpsc::channel();
-    let (for_client, pd, workload) = (runtime.clone(), arguments.pd.clone(), arguments.workload);
+    let (for_client, workload) = (runtime.clone(), arguments.workload);
+    let client = Client::builder([arguments.pd.clone()]).connections_per_store(connections);
     runtime.spawn(Box::pin(async move {
         // The receiver is gone only if the process ends.
-        let _ = connected.send(prepare(pd, for_client, workload).await);
+        let _ = connected.send(prepare(client, for_client, workload).await);
     }));
     let operations = connecting.recv()??;
     if workload != Workload::Load {
@@ -55,8 +65,8 @@ fn run_on<R: Runtime + Clone>(runtime: &R, arguments: &Arguments) -> Result<(), 
     Ok(())
 }
 
-async fn prepare(pd: String, runtime: impl Runtime, workload: Workload) -> Result<Operations, Failure> {
-    let client = Client::connect([pd], runtime).await?;
+async fn prepare(client: ClientBuilder, runtime: impl Runtime, workload: Workload) -> Result<Operations, Failure> {
+    let client = client.connect(runtime).await?;
     if workload == Workload::Load {
         load::write_records(&client).await?;
     }
