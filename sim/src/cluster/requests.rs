@@ -199,7 +199,7 @@ impl Cluster {
                 match request {
                     $(Request::$kind(message) => {
                         let handled = self.storage.handle_with_context(range, context, &**message);
-                        self.finish(now, store_id, handled, Response::$kind)
+                        self.finish(now, store_id, handled, Response::from)
                     })+
                     Request::Coprocessor(_) => Executed::Reply(coprocessor()),
                     other => Executed::Reply(Err(unknown(other.kind()).into())),
