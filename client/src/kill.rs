@@ -1,7 +1,7 @@
 //! Ending what a transaction waits for, from another task.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -85,10 +85,11 @@ impl KillSwitch {
         if self.is_killed() { Err(Error::Killed) } else { Ok(()) }
     }
 
-    /// What `call` comes to, unless the transaction is killed first: then the call is dropped.
-    pub(crate) async fn run<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    /// What `call` comes to, unless the transaction is killed first: then the call goes no further. It stays where its caller
+    /// has it, since it may be large.
+    pub(crate) async fn run<T>(&self, call: Pin<&mut impl Future<Output = Result<T, Error>>>) -> Result<T, Error> {
         self.check()?;
-        match select(pin!(call), self.killed()).await {
+        match select(call, self.killed()).await {
             Either::Left((end, _)) => end,
             Either::Right(_) => Err(Error::Killed),
         }

@@ -1,6 +1,7 @@
 //! Where transactions wait for their turn; see [`tikv_core::txn::Latches`].
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::channel::oneshot;
@@ -27,7 +28,7 @@ impl Client {
     ) -> Result<CommitOutcome, Error> {
         let shared = self.shared();
         let held = match shared.latches.as_ref().filter(|_| request.pessimistic.is_none()) {
-            Some(queues) => kill.run(queues.acquire(&request, &*shared.runtime)).await?,
+            Some(queues) => kill.run(pin!(queues.acquire(&request, &*shared.runtime))).await?,
             None => None,
         };
         let commit = self.drive(KeyCodec::Txn, Commit::new(request)).checked_by(check.cloned());

@@ -1,6 +1,7 @@
 //! Locking keys before they are written.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 use bytes::Bytes;
 use tikv_core::error::InvalidLock;
@@ -121,7 +122,7 @@ impl Transaction {
             }
         }
         if !held.is_empty() {
-            let found = self.inner.kill.run(self.as_locked().batch_get(held)).await?;
+            let found = self.inner.kill.run(pin!(self.as_locked().batch_get(held))).await?;
             values.extend(found.into_iter().map(|pair| (pair.key, pair.value)));
         }
         let pair = |key: Key| values.get(&key).cloned().map(|value| Pair { key, value });
@@ -160,7 +161,7 @@ impl Transaction {
             Ok(_) => Ok(()),
             // It is locked already, so that what is there stays there.
             Err(Error::InvalidLock(InvalidLock::ExistenceUnknown { .. })) => {
-                match self.inner.kill.run(self.as_locked().get(key.clone())).await? {
+                match self.inner.kill.run(pin!(self.as_locked().get(key.clone()))).await? {
                     None => Ok(()),
                     Some(_) => Err(Error::KeyExists { key: key.clone() }),
                 }
@@ -237,8 +238,8 @@ impl Transaction {
         let call = LockCall { txn: self, ended: false };
         let span = tracing::debug_span!("tikv.txn", operation = "lock_keys", start_ts = %self.start_ts());
         let end = self.inner.client().drive(KeyCodec::Txn, LockKeys::new(request)).instrument(span);
-        // A call that is killed is dropped.
-        self.inner.kill.run(async { call.end(end.await) }).await
+        // A call that is killed is dropped here.
+        self.inner.kill.run(pin!(async { call.end(end.await) })).await
     }
 }
 

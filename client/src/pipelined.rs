@@ -1,6 +1,7 @@
 //! Transactions that are flushed while they are written.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ impl PipelinedTransaction {
     pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<Vec<Pair>, Error> {
         let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
         let request = self.txn().begin_read(keys.iter().cloned())?;
-        let end = self.inner.kill.run(self.inner.snapshot.read_own(request)).await?;
+        let end = self.inner.kill.run(pin!(self.inner.snapshot.read_own(request))).await?;
         self.txn().end_read(&end);
         let found = end.result?.into_iter().map(|pair| (pair.key, pair.value.bytes));
         let found: BTreeMap<Key, Bytes> = found.collect();
@@ -297,7 +298,7 @@ impl PipelinedTransaction {
                 let _ = ended.await;
                 Ok(())
             };
-            self.inner.kill.run(ended).await?;
+            self.inner.kill.run(pin!(ended)).await?;
         }
     }
 

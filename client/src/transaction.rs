@@ -1,6 +1,7 @@
 //! Transactions.
 
 use std::ops::RangeBounds;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -281,7 +282,7 @@ impl Transaction {
         match buffered {
             Buffered::Value(value) => Ok(Some(value)),
             Buffered::Deleted => Ok(None),
-            Buffered::Unknown => self.inner.kill.run(self.inner.snapshot.get(key)).await,
+            Buffered::Unknown => self.inner.kill.run(pin!(self.inner.snapshot.get(key))).await,
         }
     }
 
@@ -299,7 +300,7 @@ impl Transaction {
         let buffered = self.txn().read_many(keys.iter().cloned())?;
         let stored = match buffered.unknown.is_empty() {
             true => Vec::new(),
-            false => self.inner.kill.run(self.inner.snapshot.batch_get(buffered.unknown)).await?,
+            false => self.inner.kill.run(pin!(self.inner.snapshot.batch_get(buffered.unknown))).await?,
         };
         let found = stored.into_iter().map(|pair| (pair.key, pair.value)).chain(buffered.found);
         let found: std::collections::BTreeMap<Key, Bytes> = found.collect();
@@ -458,7 +459,7 @@ impl Transaction {
 
     /// Waits for other calls of this transaction that lock keys, or commit.
     pub(crate) async fn turn(&self) -> Result<async_lock::MutexGuard<'_, ()>, Error> {
-        self.inner.kill.run(async { Ok(self.inner.turn.lock().await) }).await
+        self.inner.kill.run(pin!(async { Ok(self.inner.turn.lock().await) })).await
     }
 
     /// Lays the own writes over the stored pairs, page by page.
@@ -467,7 +468,7 @@ impl Transaction {
         let mut cursor = (!range.is_empty()).then(|| ScanCursor::new(range, direction));
         while let Some(here) = cursor.take().filter(|_| pairs.len() < limit) {
             let page = self.inner.snapshot.page(here.clone(), self.inner.snapshot.page_size());
-            let (stored, next) = self.inner.kill.run(page).await?;
+            let (stored, next) = self.inner.kill.run(pin!(page)).await?;
             let seen = seen_range(&here, next.as_ref());
             let stored = stored.into_iter().map(|pair| (pair.key, pair.value));
             let txn = self.txn();
