@@ -30,7 +30,8 @@ const MOST_STORES: usize = 1024;
 fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let stores = parse_stores(&words)?;
-    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    // One thread answers more than any client asks, and several would take turns with the client's on the same processors.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let traffic = Arc::new(Traffic::default());
     let address = serve(&runtime, stores, &traffic)?;
     say(format_args!("pd {address}"))?;
