@@ -34,12 +34,14 @@ pub struct FanOut<M: Machine> {
     started: u32,
     ended: u32,
     /// In the order in which they were added: those that were started, then those that are the next.
-    children: SmallVec<[(ChildId, Box<Child<M, M::Output>>); 1]>,
+    children: SmallVec<[Place<M, M::Output>; 1]>,
     /// All further ones.
-    queue: VecDeque<(ChildId, Box<Child<M, M::Output>>)>,
+    queue: VecDeque<Place<M, M::Output>>,
     /// Who waits for which answer, in the order of the tokens.
     routes: SmallVec<[(Token, ChildId); 1]>,
 }
+
+type Place<M, O> = (ChildId, Box<Child<M, O>>);
 
 /// What is in a child's place, until its output is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -133,7 +135,7 @@ impl<M: Machine> FanOut<M> {
         if self.ended == 0 {
             return None;
         }
-        let is_ended = |(_, child): &(ChildId, Box<Child<M, M::Output>>)| matches!(**child, Child::Ended(_));
+        let is_ended = |(_, child): &Place<M, M::Output>| matches!(**child, Child::Ended(_));
         let (id, child) = match self.children.len() {
             1 => self.children.pop()?,
             _ => self.children.remove(self.children.iter().position(is_ended)?),
@@ -183,7 +185,7 @@ impl<M: Machine> FanOut<M> {
     }
 }
 
-fn of_machine<M, O>((id, child): &(ChildId, Box<Child<M, O>>)) -> Option<(ChildId, &M)> {
+fn of_machine<M, O>((id, child): &Place<M, O>) -> Option<(ChildId, &M)> {
     match &**child {
         Child::Machine(machine) => Some((*id, machine)),
         Child::Ended(_) => None,
