@@ -18,7 +18,8 @@ pub(crate) struct Mailbox {
 #[derive(Default)]
 struct Events {
     next: Option<(Token, Event)>,
-    later: VecDeque<(Token, Event)>,
+    /// Never empty.
+    later: Option<Box<VecDeque<(Token, Event)>>>,
 }
 
 impl Mailbox {
@@ -55,10 +56,10 @@ impl Waiter {
 
 impl Events {
     fn push(&mut self, token: Token, event: Event) {
-        if self.next.is_none() && self.later.is_empty() {
+        if self.next.is_none() && self.later.is_none() {
             self.next = Some((token, event));
         } else {
-            self.later.push_back((token, event));
+            self.later.get_or_insert_default().push_back((token, event));
         }
     }
 
@@ -67,6 +68,11 @@ impl Events {
         if self.next.is_some() {
             return self.next.take();
         }
-        self.later.pop_front()
+        let later = self.later.as_mut()?;
+        let event = later.pop_front();
+        if later.is_empty() {
+            self.later = None;
+        }
+        event
     }
 }

@@ -145,7 +145,8 @@ pub enum Observation {
 pub struct Outbox {
     /// The next command to be taken. Most steps issue one at most, which needs no list.
     first: Option<Command>,
-    more: VecDeque<Command>,
+    /// Never empty.
+    more: Option<Box<VecDeque<Command>>>,
     next_token: u64,
     #[cfg(any(test, feature = "transitions"))]
     transitions: Vec<Step>,
@@ -179,7 +180,12 @@ impl Outbox {
         if self.first.is_some() {
             return self.first.take();
         }
-        self.more.pop_front()
+        let more = self.more.as_mut()?;
+        let command = more.pop_front();
+        if more.is_empty() {
+            self.more = None;
+        }
+        command
     }
 
     /// Takes all commands.
@@ -196,7 +202,7 @@ impl Outbox {
     /// Whether no command waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.first.is_none() && self.more.is_empty()
+        self.first.is_none() && self.more.is_none()
     }
 
     #[cfg(any(test, feature = "transitions"))]
@@ -214,7 +220,7 @@ impl Outbox {
         if self.is_empty() {
             self.first = Some(command);
         } else {
-            self.more.push_back(command);
+            self.more.get_or_insert_default().push_back(command);
         }
     }
 }

@@ -298,6 +298,32 @@ fn a_region_that_splits_before_the_commit_takes_secondaries_with_it() {
 }
 
 #[test]
+fn the_primary_is_committed_where_it_has_just_been_prewritten() {
+    let mut script = commit_of(["a"]);
+    let prewrite = expect_prewrite(&mut script, &["a"]);
+    accept_prewrite(&mut script, prewrite);
+    script.expect_timestamp();
+    // Nobody has to be asked where the region is, whatever others say of it meanwhile.
+    assert!(script.knowledge.regions.invalidate(region(2, "".."m").ver_id));
+    script.timestamp(ts(2_000));
+    expect_commit(&mut script, &["a"], ts(2_000));
+}
+
+#[test]
+fn the_primary_is_committed_by_the_leader_that_the_prewrite_has_found() {
+    let mut script = commit_of(["a"]);
+    expect_prewrite(&mut script, &["a"]);
+    let leader = Some(region(2, "".."m").replicas[1].peer);
+    let not_leader = Some(errorpb::NotLeader { region_id: 2, leader });
+    script.region_error(errorpb::Error { not_leader, ..Default::default() });
+    script.expect_call(2, |_: &kvrpcpb::PrewriteRequest| {});
+    script.reply(kvrpcpb::PrewriteResponse::default());
+    script.expect_timestamp();
+    script.timestamp(ts(2_000));
+    script.expect_call(2, |request: &kvrpcpb::CommitRequest| assert_eq!(names(&request.keys), ["a"]));
+}
+
+#[test]
 fn keys_before_the_primary_are_secondaries() {
     let mutations = mutations([
         Mutation { op: kvrpcpb::Op::SharedLock, ..Mutation::lock("a") },
