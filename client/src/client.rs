@@ -422,7 +422,7 @@ impl ClientBuilder {
         runtime.spawn(Box::pin(serve_pd));
         let stores = StorePool::new(Arc::clone(&runtime), self.net, self.limits);
         let deadline = self.timeout.map(|limit| runtime.now() + limit);
-        let shared = Arc::new(Shared::new(runtime, self.config, pd, stores, knowledge, rng));
+        let shared = Arc::new(Shared::new(runtime, self.config, pd, stores, knowledge, rng.next_u64()));
         let client = Client { shared, interceptors: Interceptors::default() };
         client.timestamp_before(deadline).await?;
         Ok(client)

@@ -1,16 +1,16 @@
 //! Raw keys: single keys, batches and ranges without transactions.
 
+use std::borrow::Cow;
 use std::ops::RangeBounds;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tikv_core::config::Config;
 use tikv_core::keyspace::KeyCodec;
 use tikv_core::machine::Machine;
 use tikv_core::raw::{self, ChecksumTotal, Pair, RawOptions, RawPair, ScanOptions, Swapped, Ttl};
 use tracing::Instrument;
-use tracing::instrument::Instrumented;
 
-use crate::driver::Operation;
 use crate::range::key_range;
 use crate::{Client, Direction, Error, Key};
 
@@ -78,8 +78,7 @@ impl RawClient {
     /// [`Error::EmptyKey`], [`Error::KeyTooLarge`]; [`Error::RetriesExhausted`], [`Error::DeadlineExceeded`],
     /// [`Error::Refused`].
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, Error> {
-        let machine = raw::get(self.client.config(), key.into(), &self.options())?;
-        self.run("raw_get", machine).await
+        self.run("raw_get", |config, options| raw::get(config, key.into(), options)).await
     }
 
     /// The remaining life of `key`, `None` if it is absent. client-go: `GetKeyTTL`.
@@ -88,8 +87,7 @@ impl RawClient {
     ///
     /// As [`RawClient::get`].
     pub async fn get_key_ttl(&self, key: impl Into<Key>) -> Result<Option<Ttl>, Error> {
-        let machine = raw::get_key_ttl(self.client.config(), key.into(), &self.options())?;
-        self.run("raw_get_key_ttl", machine).await
+        self.run("raw_get_key_ttl", |config, options| raw::get_key_ttl(config, key.into(), options)).await
     }
 
     /// Writes `value` to `key`. client-go: `Put`.
@@ -99,8 +97,7 @@ impl RawClient {
     /// As [`RawClient::get`]. After [`Error::RetriesExhausted`] or [`Error::DeadlineExceeded`] the value may have been
     /// written.
     pub async fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
-        let machine = raw::put(self.client.config(), key.into(), value.into(), None, &self.options())?;
-        self.run("raw_put", machine).await
+        self.run("raw_put", |config, options| raw::put(config, key.into(), value.into(), None, options)).await
     }
 
     /// Writes `value` to `key` for `ttl` (whole seconds, rounded up). The cluster must have TTLs enabled. client-go:
@@ -110,8 +107,7 @@ impl RawClient {
     ///
     /// As [`RawClient::put`].
     pub async fn put_with_ttl(&self, key: impl Into<Key>, value: impl Into<Bytes>, ttl: Duration) -> Result<(), Error> {
-        let machine = raw::put(self.client.config(), key.into(), value.into(), Some(ttl), &self.options())?;
-        self.run("raw_put", machine).await
+        self.run("raw_put", |config, options| raw::put(config, key.into(), value.into(), Some(ttl), options)).await
     }
 
     /// Deletes `key`, whether it is there or not. client-go: `Delete`.
@@ -120,8 +116,7 @@ impl RawClient {
     ///
     /// As [`RawClient::put`].
     pub async fn delete(&self, key: impl Into<Key>) -> Result<(), Error> {
-        let machine = raw::delete(self.client.config(), key.into(), &self.options())?;
-        self.run("raw_delete", machine).await
+        self.run("raw_delete", |config, options| raw::delete(config, key.into(), options)).await
     }
 
     /// The values of `keys` in their order, `None` where absent. client-go: `BatchGet`.
@@ -131,8 +126,7 @@ impl RawClient {
     /// As [`RawClient::get`].
     pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<Vec<Option<Bytes>>, Error> {
         let keys = keys.into_iter().map(Into::into).collect();
-        let machine = raw::batch_get(self.client.config(), keys, &self.options())?;
-        self.run("raw_batch_get", machine).await
+        self.run("raw_batch_get", |config, options| raw::batch_get(config, keys, options)).await
     }
 
     /// Writes pairs; of equal keys the last counts. Not atomic: after an error, some may have been written. client-go:
@@ -160,8 +154,7 @@ impl RawClient {
     ) -> Result<(), Error> {
         let pair = |(key, value, ttl): (_, _, _)| RawPair { key: Into::into(key), value: Into::into(value), ttl };
         let pairs = pairs.into_iter().map(pair).collect();
-        let machine = raw::batch_put(self.client.config(), pairs, &self.options())?;
-        self.run("raw_batch_put", machine).await
+        self.run("raw_batch_put", |config, options| raw::batch_put(config, pairs, options)).await
     }
 
     /// Deletes `keys`, there or not. Not atomic: after an error, some may have been deleted. client-go: `BatchDelete`.
@@ -171,8 +164,7 @@ impl RawClient {
     /// As [`RawClient::put`].
     pub async fn batch_delete(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<(), Error> {
         let keys = keys.into_iter().map(Into::into).collect();
-        let machine = raw::batch_delete(self.client.config(), keys, &self.options())?;
-        self.run("raw_batch_delete", machine).await
+        self.run("raw_batch_delete", |config, options| raw::batch_delete(config, keys, options)).await
     }
 
     /// The first `limit` pairs of `range`, in order. client-go: `Scan`.
@@ -207,8 +199,7 @@ impl RawClient {
         range: impl RangeBounds<K>,
         scan: ScanOptions,
     ) -> Result<Vec<Pair>, Error> {
-        let machine = raw::scan(self.client.config(), key_range(&range), scan, &self.options())?;
-        self.run("raw_scan", machine).await
+        self.run("raw_scan", |config, options| raw::scan(config, key_range(&range), scan, options)).await
     }
 
     /// Deletes all keys of `range`, region by region. Not atomic: after an error, a part may have been deleted. An empty key
@@ -218,8 +209,7 @@ impl RawClient {
     ///
     /// As [`RawClient::put`].
     pub async fn delete_range<K: Into<Key> + Clone>(&self, range: impl RangeBounds<K>) -> Result<(), Error> {
-        let machine = raw::delete_range(self.client.config(), key_range(&range), &self.options());
-        self.run("raw_delete_range", machine).await
+        self.run("raw_delete_range", |config, options| Ok(raw::delete_range(config, key_range(&range), options))).await
     }
 
     /// Checksum and size of `range`. client-go: `Checksum`.
@@ -228,8 +218,7 @@ impl RawClient {
     ///
     /// As [`RawClient::get`].
     pub async fn checksum<K: Into<Key> + Clone>(&self, range: impl RangeBounds<K>) -> Result<ChecksumTotal, Error> {
-        let machine = raw::checksum(self.client.config(), key_range(&range), &self.options());
-        self.run("raw_checksum", machine).await
+        self.run("raw_checksum", |config, options| Ok(raw::checksum(config, key_range(&range), options))).await
     }
 
     /// Writes `new` to `key` if its value is `previous` (`None`: if it is absent), and tells what was there. Needs
@@ -245,23 +234,30 @@ impl RawClient {
         previous: Option<Bytes>,
         new: impl Into<Bytes>,
     ) -> Result<Swapped, Error> {
-        let machine = raw::compare_and_swap(self.client.config(), key.into(), previous, new.into(), &self.options())?;
-        self.run("raw_compare_and_swap", machine).await
+        self.run("raw_compare_and_swap", |config, options| {
+            raw::compare_and_swap(config, key.into(), previous, new.into(), options)
+        })
+        .await
     }
 
-    fn options(&self) -> RawOptions {
-        let mut options = self.options.clone();
-        if let Some(timeout) = self.timeout {
-            options.call.deadline = self.client.shared().runtime.now() + timeout;
-        }
-        options
-    }
-
-    fn run<M>(&self, name: &'static str, machine: M) -> Instrumented<Operation<M>>
+    /// The machine is made here, where it stays: it need not be moved to get here.
+    async fn run<T, M>(
+        &self,
+        name: &'static str,
+        machine: impl FnOnce(&Config, &RawOptions) -> Result<M, Error>,
+    ) -> Result<T, Error>
     where
-        M: Machine + Send + 'static,
-        M::Output: Send,
+        T: Send,
+        M: Machine<Output = Result<T, Error>> + Send + 'static,
     {
-        self.client.drive(KeyCodec::Raw, machine).instrument(tracing::debug_span!("tikv.raw", operation = name))
+        let mut running = self.client.drive(KeyCodec::Raw, machine(self.client.config(), &self.options())?);
+        (&mut running).instrument(tracing::debug_span!("tikv.raw", operation = name)).await
+    }
+
+    fn options(&self) -> Cow<'_, RawOptions> {
+        let Some(timeout) = self.timeout else { return Cow::Borrowed(&self.options) };
+        let mut options = self.options.clone();
+        options.call.deadline = self.client.shared().runtime.now() + timeout;
+        Cow::Owned(options)
     }
 }

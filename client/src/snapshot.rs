@@ -74,8 +74,7 @@ impl Snapshot {
     ///
     /// As [`Snapshot::get`].
     pub async fn get_value(&self, key: impl Into<Key>) -> Result<Option<Value>, Error> {
-        let machine = Get::new(self.client.config(), key.into(), self.options(), self.known());
-        self.read("get", machine).await
+        self.read("get", |options| Get::new(self.client.config(), key.into(), options, self.known())).await
     }
 
     /// The values of those of `keys` that exist, in the order of the keys. client-go: `BatchGet`.
@@ -85,7 +84,7 @@ impl Snapshot {
     /// As [`Snapshot::get`].
     pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Key>>) -> Result<Vec<Pair>, Error> {
         let keys = keys.into_iter().map(Into::into).collect();
-        let machine = BatchGet::new(self.client.config(), keys, self.options(), self.known());
+        let machine = |options| BatchGet::new(self.client.config(), keys, options, self.known());
         let pairs = self.read("batch_get", machine).await?;
         Ok(plain(pairs))
     }
@@ -132,9 +131,10 @@ impl Snapshot {
 
     /// What a pipelined transaction reads: over this snapshot, what it has written.
     pub(crate) async fn read_own(&self, request: OwnReadRequest) -> Result<OwnReadEnd, Error> {
-        self.check_read_ts().await?;
+        let deadline = self.deadline();
+        self.check_read_ts(deadline).await?;
         let span = tracing::debug_span!("tikv.txn", operation = "batch_get", start_ts = %self.options.read_ts);
-        let machine = OwnRead::new(request, self.options(), self.known());
+        let machine = OwnRead::new(request, self.options(deadline), self.known());
         let end = self.client.drive(KeyCodec::Txn, machine).instrument(span).await;
         self.learn(&end.read_through);
         Ok(end)
@@ -142,7 +142,7 @@ impl Snapshot {
 
     /// The next page of a scan: the pairs, and where to go on.
     pub(crate) async fn page(&self, cursor: ScanCursor, limit: u32) -> Result<(Vec<Pair>, Option<ScanCursor>), Error> {
-        let machine = ScanPage::new(self.client.config(), cursor, limit, self.options(), self.known());
+        let machine = |options| ScanPage::new(self.client.config(), cursor, limit, options, self.known());
         let page = self.read("scan", machine).await?;
         Ok((plain(page.pairs), page.next))
     }
@@ -151,35 +151,38 @@ impl Snapshot {
         self.options.scan_batch_size.max(1)
     }
 
-    async fn read<T, M>(&self, operation: &'static str, machine: M) -> Result<T, Error>
+    /// The machine is made here, where it stays: it need not be moved to get here.
+    async fn read<T, M>(&self, operation: &'static str, machine: impl FnOnce(SnapshotOptions) -> M) -> Result<T, Error>
     where
         T: Send,
         M: Machine<Output = Read<T>> + Send + 'static,
     {
-        self.check_read_ts().await?;
+        let deadline = self.deadline();
+        self.check_read_ts(deadline).await?;
         let span = tracing::debug_span!("tikv.snapshot", operation, read_ts = %self.options.read_ts);
-        let read = self.client.drive(KeyCodec::Txn, machine).instrument(span).await;
+        let mut running = self.client.drive(KeyCodec::Txn, machine(self.options(deadline)));
+        let read = (&mut running).instrument(span).await;
         self.learn(&read.read_through);
         read.result
     }
 
     /// Refuses a timestamp that PD has not given yet: TiKV would make all later commits exceed it. PD is asked only if nothing
     /// as new has been seen before.
-    async fn check_read_ts(&self) -> Result<(), Error> {
+    async fn check_read_ts(&self, deadline: Option<Time>) -> Result<(), Error> {
         let read_ts = self.options.read_ts;
         let newest = self.client.shared().knowledge(KeyCodec::Txn).clock.newest();
         if read_ts == Timestamp::MAX || newest.is_some_and(|newest| read_ts <= newest) {
             return Ok(());
         }
-        if read_ts > self.client.timestamp_before(self.deadline()).await? {
+        if read_ts > self.client.timestamp_before(deadline).await? {
             return Err(Error::InvalidArgument(format!("a read at {read_ts}, which PD has not given yet").into()));
         }
         Ok(())
     }
 
-    fn options(&self) -> SnapshotOptions {
+    fn options(&self, deadline: Option<Time>) -> SnapshotOptions {
         let mut options = self.options.clone();
-        if let Some(deadline) = self.deadline() {
+        if let Some(deadline) = deadline {
             options.call.deadline = deadline;
         }
         options

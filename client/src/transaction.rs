@@ -198,8 +198,10 @@ impl Transaction {
             None => commit,
         };
         let now = client.shared().runtime.now();
-        let txn = txn::Transaction::new(client.config(), start_ts, now, commit);
-        let txn = Mutex::new(if options.pessimistic { txn.into_pessimistic() } else { txn });
+        let mut txn = txn::Transaction::new(client.config(), start_ts, now, commit);
+        if options.pessimistic {
+            txn = txn.into_pessimistic();
+        }
         let mut snapshot = Snapshot::new(client, start_ts);
         if let Some(change) = options.reads {
             snapshot = snapshot.with_options(&*change.0);
@@ -218,7 +220,7 @@ impl Transaction {
                 conditions,
                 kill: KillSwitch::default(),
                 turn: Default::default(),
-                txn,
+                txn: Mutex::new(txn),
             }),
         }
     }

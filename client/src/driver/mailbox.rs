@@ -1,40 +1,64 @@
 //! Where the answers to an operation's commands arrive.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use futures::task::AtomicWaker;
 use tikv_core::machine::{Event, Token};
+use tikv_core::time::Time;
+
+/// An event for an operation.
+pub(crate) struct Delivery {
+    pub(crate) token: Token,
+    pub(crate) event: Event,
+    /// When it arrived. One look at the clock serves all answers of a frame.
+    pub(crate) at: Time,
+}
 
 /// The events of one operation, and the task to be woken for them. Bounded by the commands that the operation has out.
 #[derive(Default)]
-pub(crate) struct Mailbox {
-    events: Mutex<Events>,
-    owner: AtomicWaker,
-}
+pub(crate) struct Mailbox(Mutex<Events>);
 
 /// A queue of which the first place is here: most operations wait for one answer at a time.
 #[derive(Default)]
 struct Events {
-    next: Option<(Token, Event)>,
+    next: Option<Delivery>,
     /// Never empty.
-    later: Option<Box<VecDeque<(Token, Event)>>>,
+    #[expect(clippy::box_collection, reason = "there is a mailbox for each operation, and few have this")]
+    later: Option<Box<VecDeque<Delivery>>>,
+    /// Who found nothing, and is to be woken.
+    owner: Option<Waker>,
 }
 
 impl Mailbox {
-    pub(crate) fn pop(&self) -> Option<(Token, Event)> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    /// The next event. If there is none, the task is woken by the next delivery.
+    pub(crate) fn poll_pop(&self, cx: &Context<'_>) -> Poll<Delivery> {
+        let mut events = self.events();
+        match events.pop() {
+            Some(delivery) => Poll::Ready(delivery),
+            None => {
+                match &mut events.owner {
+                    Some(owner) => owner.clone_from(cx.waker()),
+                    nobody => *nobody = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
     }
 
-    /// The task of `waker` is woken by every delivery from now on.
-    pub(crate) fn register(&self, waker: &Waker) {
-        self.owner.register(waker);
+    fn push(&self, delivery: Delivery) {
+        let owner = {
+            let mut events = self.events();
+            events.push(delivery);
+            events.owner.take()
+        };
+        if let Some(owner) = owner {
+            owner.wake();
+        }
     }
 
-    fn push(&self, token: Token, event: Event) {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(token, event);
-        self.owner.wake();
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,21 +73,21 @@ impl Waiter {
         Waiter { mailbox: Arc::clone(mailbox), token }
     }
 
-    pub(crate) fn deliver(&self, event: Event) {
-        self.mailbox.push(self.token, event);
+    pub(crate) fn deliver(&self, at: Time, event: Event) {
+        self.mailbox.push(Delivery { token: self.token, event, at });
     }
 }
 
 impl Events {
-    fn push(&mut self, token: Token, event: Event) {
+    fn push(&mut self, delivery: Delivery) {
         if self.next.is_none() && self.later.is_none() {
-            self.next = Some((token, event));
+            self.next = Some(delivery);
         } else {
-            self.later.get_or_insert_default().push_back((token, event));
+            self.later.get_or_insert_default().push_back(delivery);
         }
     }
 
-    fn pop(&mut self) -> Option<(Token, Event)> {
+    fn pop(&mut self) -> Option<Delivery> {
         // Events are large: not even an absent one is moved.
         if self.next.is_some() {
             return self.next.take();

@@ -15,6 +15,7 @@ use tikv_core::rng::Rng;
 use tikv_core::time::Time;
 use tracing::Span;
 
+use super::mailbox::Delivery;
 use super::{Mailbox, Shared, Waiter};
 use crate::check::CommitChecker;
 use crate::interceptor::{Interceptors, Watched};
@@ -42,6 +43,8 @@ struct Running<M> {
     rng: Rng,
     /// The name of its next command.
     next_token: Token,
+    /// When what it deals with happened. Never goes back.
+    now: Time,
     mailbox: Arc<Mailbox>,
     /// One, most of the time.
     waits: SmallVec<[Wait; 1]>,
@@ -164,6 +167,7 @@ impl<M: Machine> Running<M> {
             shared: Arc::clone(shared),
             interceptors: interceptors.clone(),
             next_token: Token::default(),
+            now: Time::ZERO,
             mailbox: Arc::new(Mailbox::default()),
             waits: SmallVec::new(),
             check: None,
@@ -173,39 +177,39 @@ impl<M: Machine> Running<M> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<M::Output> {
-        self.mailbox.register(cx.waker());
-        let now = self.shared.runtime.now();
         if !self.started {
             self.started = true;
-            if let Poll::Ready(output) = self.step(now, Machine::start) {
+            self.now = self.shared.runtime.now();
+            if let Poll::Ready(output) = self.step(Machine::start) {
                 return Poll::Ready(output);
             }
         }
         while let Some((token, event)) = self.next_event(cx) {
-            if let Poll::Ready(output) = self.step(now, |machine, cx| machine.handle(cx, token, event)) {
+            if let Poll::Ready(output) = self.step(|machine, cx| machine.handle(cx, token, event)) {
                 return Poll::Ready(output);
             }
         }
         Poll::Pending
     }
 
-    fn step<T>(&mut self, now: Time, step: impl FnOnce(&mut M, &mut machine::Context<'_>) -> T) -> T {
+    fn step<T>(&mut self, step: impl FnOnce(&mut M, &mut machine::Context<'_>) -> T) -> T {
         let shared = &self.shared;
         let mut outbox = Outbox::continued(self.next_token);
         let mut cx =
-            machine::Context::new(now, &mut self.rng, shared.knowledge(self.codec), &shared.config, &mut outbox);
+            machine::Context::new(self.now, &mut self.rng, shared.knowledge(self.codec), &shared.config, &mut outbox);
         let result = step(&mut self.machine, &mut cx);
         self.next_token = outbox.next_token();
         while let Some(command) = outbox.pop() {
-            self.carry_out(now, command);
+            self.carry_out(command);
         }
         result
     }
 
     /// The next event for a command that is still waited for.
     fn next_event(&mut self, cx: &mut Context<'_>) -> Option<(Token, Event)> {
-        while let Some((token, event)) = self.mailbox.pop() {
+        while let Poll::Ready(Delivery { token, event, at }) = self.mailbox.poll_pop(cx) {
             if let Some(wait) = self.take_wait(token) {
+                self.now = self.now.max(at);
                 self.show_end(&wait, Some(&event));
                 return Some((token, event));
             }
@@ -214,6 +218,7 @@ impl<M: Machine> Running<M> {
             let WaitOn::Future(future) = &mut self.waits[index].on else { continue };
             if let Poll::Ready(event) = future.as_mut().poll(cx) {
                 let wait = self.waits.swap_remove(index);
+                self.now = self.shared.runtime.now();
                 self.show_end(&wait, Some(&event));
                 return Some((wait.token, event));
             }
@@ -221,14 +226,14 @@ impl<M: Machine> Running<M> {
         None
     }
 
-    fn carry_out(&mut self, now: Time, command: Command) {
+    fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Call(call) => self.call(now, call),
-            Command::Pd { token, request } => self.ask_pd(now, token, request),
+            Command::Call(call) => self.call(call),
+            Command::Pd { token, request } => self.ask_pd(token, request),
             Command::CheckCommit { token, start_ts, commit_ts } => {
                 let Some(check) = &self.check else {
                     let nobody = Err(Arc::from("nobody is there to be asked"));
-                    Waiter::new(&self.mailbox, token).deliver(Event::Checked(nobody));
+                    Waiter::new(&self.mailbox, token).deliver(self.now, Event::Checked(nobody));
                     self.wait(token, WaitOn::Nothing);
                     return;
                 };
@@ -237,7 +242,7 @@ impl<M: Machine> Running<M> {
                 self.wait(token, WaitOn::Future(Box::pin(checked)));
             }
             Command::Sleep { token, until, .. } => {
-                let sleep = self.shared.runtime.sleep(until.saturating_since(now));
+                let sleep = self.shared.runtime.sleep(until.saturating_since(self.now));
                 let woken = async move {
                     sleep.await;
                     Event::Woken
@@ -257,9 +262,9 @@ impl<M: Machine> Running<M> {
         }
     }
 
-    fn call(&mut self, now: Time, mut call: Call) {
+    fn call(&mut self, mut call: Call) {
         let token = call.token;
-        let watched = self.interceptors.before(now, &mut call);
+        let watched = self.interceptors.before(self.now, &mut call);
         let span = observe::call_span(&call);
         if call.request.kind().batch_slot().is_none() {
             let future = self.shared.stores.unary(call);
@@ -271,19 +276,19 @@ impl<M: Machine> Running<M> {
         let on = match self.shared.stores.submit(waiter, &call) {
             Ok(submitted) => WaitOn::Batch(submitted),
             Err((waiter, fault)) => {
-                waiter.deliver(Event::Reply(Err(fault)));
+                waiter.deliver(self.now, Event::Reply(Err(fault)));
                 WaitOn::Nothing
             }
         };
         self.waits.push(Wait { token, on, watched, _span: span });
     }
 
-    fn ask_pd(&mut self, now: Time, token: Token, request: PdRequest) {
-        let deadline = now + self.shared.config.pd_timeout;
-        let on = match self.shared.pd.submit(now, Waiter::new(&self.mailbox, token), request, deadline) {
+    fn ask_pd(&mut self, token: Token, request: PdRequest) {
+        let deadline = self.now + self.shared.config.pd_timeout;
+        let on = match self.shared.pd.submit(self.now, Waiter::new(&self.mailbox, token), request, deadline) {
             Ok(question) => WaitOn::Pd(question),
             Err(waiter) => {
-                waiter.deliver(Event::Pd(Err(PdError::Closed)));
+                waiter.deliver(self.now, Event::Pd(Err(PdError::Closed)));
                 WaitOn::Nothing
             }
         };
@@ -325,7 +330,7 @@ impl<M: Machine> Running<M> {
     }
 
     fn abandon(&mut self) -> Abandoned {
-        let now = self.shared.runtime.now();
-        self.step(now, Machine::abandon)
+        self.now = self.shared.runtime.now();
+        self.step(Machine::abandon)
     }
 }

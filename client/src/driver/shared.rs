@@ -1,7 +1,7 @@
 //! What all operations of a client share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures::task::AtomicWaker;
 use tikv_core::config::Config;
@@ -17,6 +17,9 @@ use crate::runtime::Runtime;
 const BACKGROUND_LIMIT: usize = 10_000;
 
 /// What all operations share. No lock here is held for longer than a look-up.
+///
+/// Aligned to a cache line, so that threads that only read it do not wait for those that count its references.
+#[repr(align(64))]
 pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) config: Config,
@@ -26,8 +29,14 @@ pub(crate) struct Shared {
     /// Where the commits of optimistic transactions take turns, if they do.
     pub(crate) latches: Option<Arc<LatchQueues>>,
     knowledge: Arc<KeySpaces>,
-    rng: Mutex<Rng>,
+    seed: u64,
+    /// Operations that have begun.
+    begun: Padded<AtomicU64>,
 }
+
+/// On a cache line of its own, since all threads write it.
+#[repr(align(64))]
+struct Padded<T>(T);
 
 /// What is known, apart for raw and transactional keys, whose regions have other bounds.
 pub(crate) struct KeySpaces {
@@ -42,10 +51,11 @@ impl Shared {
         pd: Arc<PdService>,
         stores: StorePool,
         knowledge: Arc<KeySpaces>,
-        rng: Rng,
+        seed: u64,
     ) -> Self {
         let latches = LatchQueues::new(&config);
-        Shared { runtime, config, pd, stores, background: Arc::default(), latches, knowledge, rng: Mutex::new(rng) }
+        let (background, begun) = (Arc::default(), Padded(AtomicU64::new(0)));
+        Shared { runtime, config, pd, stores, background, latches, knowledge, seed, begun }
     }
 
     pub(crate) fn knowledge(&self, codec: KeyCodec) -> &Knowledge {
@@ -55,8 +65,11 @@ impl Shared {
         }
     }
 
+    /// The dice of one operation.
     pub(crate) fn child_rng(&self) -> Rng {
-        self.rng.lock().unwrap_or_else(PoisonError::into_inner).child()
+        let number = self.begun.0.fetch_add(1, Ordering::Relaxed);
+        // The roll keeps the sequences of neighbours apart.
+        Rng::new(self.seed ^ number).child()
     }
 
     /// Ends all connections: what waits for an answer gets a fault.

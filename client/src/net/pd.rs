@@ -122,7 +122,7 @@ struct Task {
 /// What one look at the client and at the network brings. Empty in between; kept for its space.
 #[derive(Default)]
 struct Batch {
-    completions: Vec<(Waiter, Result<PdResponse, PdError>)>,
+    completions: Completions,
     effects: Vec<PdEffect>,
     inputs: Vec<PdInput>,
 }
@@ -180,18 +180,8 @@ impl Task {
             effects.extend(std::iter::from_fn(|| state.client.poll_effect()));
             state.closed
         };
-        // Of a batch the last one says most.
-        let timestamps = completions.iter().filter_map(|(_, result)| match result {
-            Ok(PdResponse::Timestamp(timestamp)) => Some(*timestamp),
-            _ => None,
-        });
-        if let Some(newest) = timestamps.max() {
-            let now = self.runtime.now();
-            self.knowledge.raw.clock.learn(now, newest);
-            self.knowledge.txn.clock.learn(now, newest);
-        }
-        for (waiter, result) in completions.drain(..) {
-            waiter.deliver(Event::Pd(result));
+        if !completions.is_empty() {
+            deliver(self.runtime.now(), &self.knowledge, completions);
         }
         if closed {
             return true;
@@ -263,6 +253,24 @@ impl Task {
             Arc::new(Connector::new(Arc::clone(address), Arc::clone(&self.runtime), self.net.clone()))
         });
         Arc::clone(connector)
+    }
+}
+
+/// The answers to questions, and who asked.
+type Completions = Vec<(Waiter, Result<PdResponse, PdError>)>;
+
+fn deliver(now: Time, knowledge: &KeySpaces, completions: &mut Completions) {
+    // Of a batch the last one says most.
+    let timestamps = completions.iter().filter_map(|(_, result)| match result {
+        Ok(PdResponse::Timestamp(timestamp)) => Some(*timestamp),
+        _ => None,
+    });
+    if let Some(newest) = timestamps.max() {
+        knowledge.raw.clock.learn(now, newest);
+        knowledge.txn.clock.learn(now, newest);
+    }
+    for (waiter, result) in completions.drain(..) {
+        waiter.deliver(now, Event::Pd(result));
     }
 }
 

@@ -284,7 +284,7 @@ impl StoreConnection {
                 Err(error) => return Poll::Ready(fault::of_grpc(&error, self.connector.address())),
             };
             let news = self.lock().stream.handle_frame(frame, |waiter, result| answers.push((waiter, result)));
-            deliver(answers.drain(..));
+            deliver(self.runtime.now(), answers.drain(..));
             if let Err(fault) = news {
                 return Poll::Ready(fault);
             }
@@ -331,7 +331,7 @@ impl StoreConnection {
             let mut answers = Vec::new();
             let now = self.runtime.now();
             self.lock().stream.handle_timeout(now, |waiter, result| answers.push((waiter, result)));
-            deliver(answers);
+            deliver(now, answers);
         }
     }
 
@@ -342,7 +342,7 @@ impl StoreConnection {
             state.running = false;
             state.stream.close(fault.kind, &fault.detail, |waiter, result| answers.push((waiter, result)));
         }
-        deliver(answers);
+        deliver(self.runtime.now(), answers);
     }
 
     fn retire(&self) {
@@ -366,9 +366,9 @@ impl StoreConnection {
     }
 }
 
-fn deliver(answers: impl IntoIterator<Item = Answer>) {
+fn deliver(now: Time, answers: impl IntoIterator<Item = Answer>) {
     for (waiter, result) in answers {
-        waiter.deliver(Event::Reply(result));
+        waiter.deliver(now, Event::Reply(result));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What time it is by PD's clock, roughly.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::time::Time;
@@ -9,7 +10,11 @@ use crate::timestamp::Timestamp;
 ///
 /// client-go: `oracle.Oracle.GetLowResolutionTimestamp`, `IsExpired`, `UntilExpired`.
 #[derive(Debug, Default)]
-pub struct Clock(Mutex<Option<Seen>>);
+pub struct Clock {
+    seen: Mutex<Option<Seen>>,
+    /// The newest timestamp once more, or zero, which PD never gives: every read looks at it, and need not lock for that.
+    newest: AtomicU64,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -20,16 +25,18 @@ struct Seen {
 impl Clock {
     /// Learns a timestamp that PD gave at `now`. Older ones are ignored.
     pub fn learn(&self, now: Time, timestamp: Timestamp) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.is_none_or(|seen| timestamp > seen.newest) {
             *seen = Some(Seen { newest: timestamp, at: now });
+            self.newest.store(timestamp.version(), Ordering::Release);
         }
     }
 
     /// The newest timestamp seen, as it was given; `None` before the first.
     #[must_use]
     pub fn newest(&self) -> Option<Timestamp> {
-        self.seen().map(|seen| seen.newest)
+        let newest = Timestamp::from_version(self.newest.load(Ordering::Acquire));
+        (newest != Timestamp::ZERO).then_some(newest)
     }
 
     /// When the newest timestamp was seen.
@@ -53,13 +60,15 @@ impl Clock {
     }
 
     fn seen(&self) -> Option<Seen> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clone for Clock {
     fn clone(&self) -> Self {
-        Clock(Mutex::new(self.seen()))
+        let seen = self.seen();
+        let newest = seen.map_or(Timestamp::ZERO, |seen| seen.newest).version();
+        Clock { seen: Mutex::new(seen), newest: AtomicU64::new(newest) }
     }
 }
 

@@ -146,6 +146,7 @@ pub struct Outbox {
     /// The next command to be taken. Most steps issue one at most, which needs no list.
     first: Option<Command>,
     /// Never empty.
+    #[expect(clippy::box_collection, reason = "an outbox is made for each step, and few have this")]
     more: Option<Box<VecDeque<Command>>>,
     next_token: u64,
     #[cfg(any(test, feature = "transitions"))]

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 use tikv_proto::kvrpcpb;
 
 use super::point::{refusal, ttl_seconds};
@@ -20,7 +21,7 @@ use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, Machine, Token};
 use crate::request::StoreRequest;
-use crate::route::{self, Keyed, RegionCall, Shard, ShardCall, ShardReply, Sharded};
+use crate::route::{self, InOrder, Keyed, RegionCall, Shard, ShardCall, ShardReply, Sharded};
 use crate::time::Time;
 
 /// Writes pairs; not atomic across regions. client-go: `rawkv.Client.BatchPut`, `BatchPutWithTTL`.
@@ -46,10 +47,18 @@ pub struct RawPair {
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn batch_get(config: &Config, keys: Vec<Key>, options: &RawOptions) -> Result<BatchGet, Error> {
     keys.iter().try_for_each(check_key)?;
-    let mut distinct = keys.clone();
-    distinct.sort();
-    distinct.dedup();
-    Ok(BatchGet { keys, batch: Batch::new(config, distinct, config.raw.batch_keys, options) })
+    let len = keys.len();
+    let wanted = keys.into_iter().enumerate().map(|(place, key)| WantedKey { key, places: smallvec![place] });
+    let mut wanted: Vec<_> = wanted.collect();
+    wanted.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    wanted.dedup_by(|again, first| {
+        let is_same = again.key == first.key;
+        if is_same {
+            first.places.append(&mut again.places);
+        }
+        is_same
+    });
+    Ok(BatchGet { len, batch: Batch::new(config, wanted, config.raw.batch_keys, options) })
 }
 
 /// A [`BatchPut`] of `pairs`. Of pairs with equal keys the last counts.
@@ -78,8 +87,23 @@ pub fn batch_delete(config: &Config, mut keys: Vec<Key>, options: &RawOptions) -
 /// Values in the order of the keys, `None` where absent. client-go: `rawkv.Client.BatchGet`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchGet {
-    keys: Vec<Key>,
+    /// How many keys were asked for.
+    len: usize,
     batch: Batch<kvrpcpb::RawBatchGetRequest>,
+}
+
+/// A key to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WantedKey {
+    key: Key,
+    /// Where the answer is to have its value: one place for each time that the key was asked for.
+    places: SmallVec<[usize; 1]>,
+}
+
+impl Keyed for WantedKey {
+    fn key(&self) -> &Key {
+        &self.key
+    }
 }
 
 /// Many keys, grouped by region. Every batch is tried, whatever becomes of the others; the first error is reported when
@@ -107,12 +131,12 @@ pub trait BatchRequest: StoreRequest {
         1
     }
 
-    /// Adds a response; `Err` is TiKV's refusal in words.
+    /// Adds the response to the request for `items`, which are in the order of their keys; `Err` is TiKV's refusal in words.
     ///
     /// # Errors
     ///
     /// TiKV's words.
-    fn collect(response: Self::Response, collected: &mut Self::Collected) -> Result<(), String>;
+    fn collect(items: &[Self::Item], response: Self::Response, collected: &mut Self::Collected) -> Result<(), String>;
 }
 
 /// How a batch is divided.
@@ -175,7 +199,7 @@ impl<R: BatchRequest> Batch<R> {
     }
 
     fn take(&mut self, reply: ShardReply<R::Item, R::Response>) -> Result<(), Error> {
-        R::collect(reply.result?, &mut self.collected).map_err(|message| Error::Refused {
+        R::collect(&reply.items, reply.result?, &mut self.collected).map_err(|message| Error::Refused {
             operation: R::FACTS.name,
             address: reply.address,
             message: message.into(),
@@ -198,8 +222,12 @@ impl<R: BatchRequest> Machine for Batch<R> {
 }
 
 impl BatchGet {
-    fn align(&self, values: &BTreeMap<Key, Bytes>) -> Vec<Option<Bytes>> {
-        self.keys.iter().map(|key| values.get(key).cloned()).collect()
+    fn align(&self, found: Vec<(usize, Bytes)>) -> Vec<Option<Bytes>> {
+        let mut values = vec![None; self.len];
+        for (place, value) in found {
+            values[place] = Some(value);
+        }
+        values
     }
 }
 
@@ -207,25 +235,35 @@ impl Machine for BatchGet {
     type Output = Result<Vec<Option<Bytes>>, Error>;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.batch.start(cx).map_ok(|values| self.align(&values))
+        self.batch.start(cx).map_ok(|found| self.align(found))
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, token: Token, event: Event) -> Poll<Self::Output> {
-        self.batch.handle(cx, token, event).map_ok(|values| self.align(&values))
+        self.batch.handle(cx, token, event).map_ok(|found| self.align(found))
     }
 }
 
 impl BatchRequest for kvrpcpb::RawBatchGetRequest {
-    type Item = Key;
-    type Collected = BTreeMap<Key, Bytes>;
+    type Item = WantedKey;
+    /// Values and their places.
+    type Collected = Vec<(usize, Bytes)>;
 
-    fn of(keys: &[Key], options: &RawOptions) -> Self {
-        let keys = keys.iter().map(Key::to_bytes).collect();
+    fn of(wanted: &[WantedKey], options: &RawOptions) -> Self {
+        let keys = wanted.iter().map(|wanted| wanted.key.to_bytes()).collect();
         kvrpcpb::RawBatchGetRequest { keys, cf: options.column_family.clone(), ..Default::default() }
     }
 
-    fn collect(response: kvrpcpb::RawBatchGetResponse, values: &mut BTreeMap<Key, Bytes>) -> Result<(), String> {
-        values.extend(response.pairs.into_iter().map(|pair| (Key::from(pair.key), pair.value)));
+    fn collect(
+        wanted: &[WantedKey],
+        response: kvrpcpb::RawBatchGetResponse,
+        found: &mut Vec<(usize, Bytes)>,
+    ) -> Result<(), String> {
+        let mut wanted = InOrder::new(wanted);
+        for pair in response.pairs {
+            // What nobody asked for interests nobody.
+            let places = wanted.find(&pair.key).map_or(&[][..], |wanted| &wanted.places);
+            found.extend(places.iter().map(|place| (*place, pair.value.clone())));
+        }
         Ok(())
     }
 }
@@ -255,7 +293,7 @@ impl BatchRequest for kvrpcpb::RawBatchPutRequest {
         pair.key.len() + pair.value.len()
     }
 
-    fn collect(response: kvrpcpb::RawBatchPutResponse, (): &mut ()) -> Result<(), String> {
+    fn collect(_: &[RawPair], response: kvrpcpb::RawBatchPutResponse, (): &mut ()) -> Result<(), String> {
         refusal(response.error)
     }
 }
@@ -274,7 +312,7 @@ impl BatchRequest for kvrpcpb::RawBatchDeleteRequest {
         }
     }
 
-    fn collect(response: kvrpcpb::RawBatchDeleteResponse, (): &mut ()) -> Result<(), String> {
+    fn collect(_: &[Key], response: kvrpcpb::RawBatchDeleteResponse, (): &mut ()) -> Result<(), String> {
         refusal(response.error)
     }
 }

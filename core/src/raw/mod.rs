@@ -17,7 +17,8 @@ mod tests;
 use bytes::Bytes;
 
 pub use batch::{
-    Batch, BatchDelete, BatchGet, BatchPut, BatchRequest, BatchShard, RawPair, batch_delete, batch_get, batch_put,
+    Batch, BatchDelete, BatchGet, BatchPut, BatchRequest, BatchShard, RawPair, WantedKey, batch_delete, batch_get,
+    batch_put,
 };
 pub use point::{
     CompareAndSwap, Delete, Get, GetKeyTtl, Point, PointRequest, Put, Swapped, Ttl, compare_and_swap, delete, get,

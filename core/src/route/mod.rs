@@ -23,6 +23,7 @@ mod usable_region;
 
 use std::time::Duration;
 
+pub(crate) use grouping::InOrder;
 pub use grouping::{Group, Grouped, Grouping, Keyed, Unlocated};
 pub use locate::{Locate, Located, Place};
 pub use range_walk::{RangeVisit, RangeWalk};

@@ -28,7 +28,7 @@ use crate::error::{Error, KeyError, LockInfo};
 use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, FanOut, Machine, Token};
-use crate::route::{self, CallEnd, CallError, Keyed, RegionCall, Shard, ShardEnd, Sharded};
+use crate::route::{self, CallEnd, CallError, InOrder, Keyed, RegionCall, Shard, ShardEnd, Sharded};
 use crate::time::Time;
 
 /// Reads many keys; see the [module documentation](self). Ends with the pairs that exist, in the order of their keys, each
@@ -60,7 +60,7 @@ impl BatchGet {
         read_through: ReadThrough,
         backoff: Backoff,
     ) -> Self {
-        keys.sort();
+        keys.sort_unstable();
         keys.dedup();
         let read_through = at(read_through, options.read_ts);
         let shares = Sharded::new(Shares { options, read_through }, config.operation_concurrency);
@@ -114,7 +114,9 @@ impl BatchGet {
 
     fn done(&mut self, result: Result<(), Error>) -> Poll<Output> {
         let mut pairs = std::mem::take(&mut self.pairs);
-        pairs.sort_by(|a, b| a.key.cmp(&b.key));
+        if !pairs.is_sorted_by(|a, b| a.key <= b.key) {
+            pairs.sort_by(|a, b| a.key.cmp(&b.key));
+        }
         pairs.dedup_by(|a, b| a.key == b.key);
         let Shares { options, read_through } = self.shares.shard_mut();
         let nothing = ReadThrough::new(options.read_ts);
@@ -259,12 +261,13 @@ impl Share {
             return Ok(Answer { pairs: Vec::new(), blocked: Some(self.blocked(keys, vec![lock])) });
         }
         let (mut pairs, mut locks) = (Vec::with_capacity(response.pairs.len()), Vec::new());
+        let mut wanted = InOrder::new(&self.wanted);
         for pair in response.pairs {
             match pair.error {
                 Some(error) => locks.push(locked(*error)?),
                 None => {
                     let key = Key::from(pair.key);
-                    if self.rounds_of(&key).is_none() {
+                    if wanted.find(key.as_slice()).is_none() {
                         return Err(nonsense("BatchGet", address, "a key that was not asked for"));
                     }
                     let value = value(pair.value, pair.commit_ts, self.policy.options.need_commit_ts);
@@ -288,9 +291,7 @@ impl Share {
 
     /// How often a key of this request was found locked before.
     fn rounds_of(&self, key: &Key) -> Option<u32> {
-        // Items of a group are in the order of their keys.
-        let index = self.wanted.binary_search_by(|wanted| wanted.key.cmp(key)).ok()?;
-        self.wanted.get(index).map(|wanted| wanted.rounds)
+        InOrder::new(&self.wanted).find(key.as_slice()).map(|wanted| wanted.rounds)
     }
 
     fn blocked(&self, keys: Vec<Key>, locks: Vec<LockInfo>) -> Blocked {

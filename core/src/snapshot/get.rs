@@ -92,11 +92,12 @@ impl Get {
         let (first, met_lock) = (self.calls == 0, self.first_lock.is_some());
         let options = self.options.call_options(self.options.call.timeout, first, met_lock, &self.read_through);
         self.calls += 1;
-        let mut call = RegionCall::to_key(self.key.clone(), self.request.clone(), options, self.backoff.take());
+        let call = RegionCall::to_key(self.key.clone(), self.request.clone(), options, self.backoff.take());
+        let mut call = Box::new(call);
         match call.start(cx) {
             Poll::Ready(end) => self.on_answer(cx, end),
             Poll::Pending => {
-                self.phase = Phase::Calling(Box::new(call));
+                self.phase = Phase::Calling(call);
                 Poll::Pending
             }
         }

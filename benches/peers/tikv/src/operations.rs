@@ -28,8 +28,9 @@ impl Operations {
         Operations { raw: client.raw(), client, workload, read_ts, value: value().into() }
     }
 
+    /// With a value of its own: callers that share one would wait for each other to count its references.
     pub(crate) fn of_caller(&self, keys: Keys) -> Calling {
-        Calling { operations: self.clone(), keys }
+        Calling { operations: Operations { value: Bytes::copy_from_slice(&self.value), ..self.clone() }, keys }
     }
 
     async fn raw_get(&self, number: u64) -> Result<(), Failure> {
