@@ -99,3 +99,17 @@ fn late_and_foreign_events_are_ignored() {
     assert_eq!(groups(&mut script), [(1, vec![0]), (3, vec![1])]);
     assert!(script.poke(first, Event::Woken).is_pending());
 }
+
+#[test]
+fn items_in_order_are_found_in_any_order() {
+    let items = items(&["a", "c", "e", "g"]);
+    for (keys, expected) in [
+        (&["a", "c", "e", "g"][..], &[Some(0), Some(1), Some(2), Some(3)][..]),
+        (&["c", "g", "a"], &[Some(1), Some(3), Some(0)]),
+        (&["", "b", "c", "z", "e", "e"], &[None, None, Some(1), None, Some(2), Some(2)]),
+    ] {
+        let mut in_order = InOrder::new(&items);
+        let found: Vec<_> = keys.iter().map(|key| in_order.find(key.as_bytes()).map(|item| item.1)).collect();
+        assert_eq!(found, expected, "{keys:?}");
+    }
+}
