@@ -107,25 +107,25 @@ impl Default for Key {
 
 impl From<Bytes> for Key {
     fn from(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Key::EMPTY } else { Key(bytes) }
+        Key(bytes)
     }
 }
 
 impl From<Vec<u8>> for Key {
     fn from(bytes: Vec<u8>) -> Self {
-        Key::from(Bytes::from(bytes))
+        Key(bytes.into())
     }
 }
 
 impl From<String> for Key {
     fn from(text: String) -> Self {
-        Key::from(Bytes::from(text))
+        Key(text.into())
     }
 }
 
 impl From<&[u8]> for Key {
     fn from(bytes: &[u8]) -> Self {
-        Key::from(Bytes::copy_from_slice(bytes))
+        Key(Bytes::copy_from_slice(bytes))
     }
 }
 

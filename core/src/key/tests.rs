@@ -46,18 +46,3 @@ quickcheck! {
         both == (a.contains(&key) && b.contains(&key))
     }
 }
-
-#[test]
-fn every_empty_key_lies_at_the_same_address() {
-    let empty = [
-        Key::default(),
-        Key::from(Bytes::new()),
-        Key::from(Vec::new()),
-        Key::from(String::new()),
-        Key::from(""),
-        Key::from(&b"k"[..0]),
-    ];
-    for key in empty {
-        assert_eq!(key.as_slice().as_ptr(), Key::EMPTY.as_slice().as_ptr());
-    }
-}

@@ -46,8 +46,8 @@ impl KeyCodec {
     /// If the key is not such an encoding.
     pub fn decode_region_key(self, key: &Bytes) -> Result<Key, codec::DecodeError> {
         match self {
+            _ if key.is_empty() => Ok(Key::EMPTY),
             KeyCodec::Raw => Ok(key.clone().into()),
-            KeyCodec::Txn if key.is_empty() => Ok(Key::EMPTY),
             KeyCodec::Txn => codec::memcomparable::decode_key(key),
         }
     }
@@ -65,6 +65,14 @@ mod tests {
         assert_eq!(KeyCodec::Txn.decode_region_range(&start, &end), Ok(range));
         assert!(KeyCodec::Txn.encode_region_key(&Key::EMPTY).is_empty(), "the edges of the key space stay empty");
         assert_eq!(KeyCodec::Txn.decode_region_range(&Bytes::new(), &Bytes::new()), Ok(KeyRange::ALL));
+    }
+
+    #[test]
+    fn the_edges_of_the_key_space_lie_where_every_look_up_can_compare_them_fast() {
+        for codec in [KeyCodec::Raw, KeyCodec::Txn] {
+            let edge = codec.decode_region_key(&Bytes::new()).expect("an edge");
+            assert_eq!(edge.as_slice().as_ptr(), Key::EMPTY.as_slice().as_ptr());
+        }
     }
 
     #[test]
