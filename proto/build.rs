@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = DescriptorPool::from_file_descriptor_set(descriptors.clone())?;
 
     let mut config = Config::new();
-    config.bytes(["."]).btree_map(["."]);
+    config.bytes(["."]).btree_map(["."]).prost_path("crate::wire");
     for field in pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>()) {
         if is_boxed(&field) {
             config.boxed(format!(".{}", field.full_name()));

@@ -57,6 +57,7 @@ impl<T> Slots<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
         let Some(index) = self.index(id) else { return self.stragglers.remove(&id) };
         let value = self.window.get_mut(index)?.take()?;

@@ -22,6 +22,8 @@
 //! assert_eq!(RawGetRequest::decode(frame), Ok(request));
 //! ```
 
+mod wire;
+
 /// Declares a module of generated messages. What a message and its fields mean is the protocol's matter, hence no docs.
 macro_rules! package {
     ($(#[$doc:meta])* $module:ident, $file:literal) => {
