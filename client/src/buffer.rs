@@ -66,7 +66,7 @@ impl Transaction {
         let current = self.get(key.clone()).await?;
         let is_expected = current.as_deref() == expected;
         if is_expected {
-            self.put(key, new)?;
+            self.put(key, new.into())?;
         }
         Ok(is_expected)
     }

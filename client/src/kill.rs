@@ -95,16 +95,16 @@ impl KillSwitch {
         }
     }
 
-    /// What `commit` comes to. Killed before anything may have decided, it is given up; later, it ends as it ends. Boxed,
-    /// since it is large and would be moved from one future into the next.
-    pub(crate) async fn run_commit<M, T>(&self, commit: Box<Operation<M>>) -> Result<T, Error>
+    /// What `commit` comes to. Killed before anything may have decided, it is given up; later, it ends as it ends. It stays
+    /// where its caller has it, since it is large.
+    pub(crate) async fn run_commit<M, T>(&self, commit: &mut Operation<M>) -> Result<T, Error>
     where
         M: Machine<Output = Result<T, Error>> + Send + 'static,
         T: Send,
     {
         match select(commit, self.killed()).await {
             Either::Left((end, _)) => end,
-            Either::Right(((), mut commit)) => match commit.give_up() {
+            Either::Right(((), commit)) => match commit.give_up() {
                 true => Err(Error::Killed),
                 false => commit.await,
             },

@@ -31,8 +31,8 @@ impl Client {
             Some(queues) => kill.run(pin!(queues.acquire(&request, &*shared.runtime))).await?,
             None => None,
         };
-        let commit = self.drive(KeyCodec::Txn, Commit::new(request)).checked_by(check.cloned());
-        let end = kill.run_commit(Box::new(commit)).await;
+        let mut commit = self.drive(KeyCodec::Txn, Commit::new(request)).checked_by(check.cloned());
+        let end = kill.run_commit(&mut commit).await;
         if let Some(held) = held {
             held.end(&end);
         }

@@ -60,7 +60,7 @@ impl TransactionOptions {
 /// for row in 0..10_000_000_u64 {
 ///     let key = format!("row/{row:08}");
 ///     // Flushes begin by themselves; whoever writes faster than TiKV has to wait now and then.
-///     while let Err(error) = txn.put(key.clone(), row.to_string()) {
+///     while let Err(error) = txn.put(&key, row.to_string()) {
 ///         match error {
 ///             Error::BufferFull { .. } => txn.flush_wait().await?,
 ///             error => return Err(error),
@@ -221,7 +221,7 @@ impl PipelinedTransaction {
     /// [`PipelinedTransaction::flush_wait`]. [`Error::EmptyKey`], [`Error::EmptyValue`], [`Error::KeyTooLarge`],
     /// [`Error::EntryTooLarge`], [`Error::Killed`]. Nothing has changed then. [`Error::TxnFinished`], and what has ended the
     /// transaction.
-    pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.write(|txn| txn.set(key, value))
     }
 
@@ -231,7 +231,7 @@ impl PipelinedTransaction {
     /// # Errors
     ///
     /// As [`PipelinedTransaction::put`]; [`Error::KeyExists`] if this transaction has just set the key.
-    pub fn insert(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.write(|txn| txn.insert(key, value))
     }
 
@@ -240,7 +240,7 @@ impl PipelinedTransaction {
     /// # Errors
     ///
     /// As [`PipelinedTransaction::put`].
-    pub fn delete(&self, key: impl Into<Key>) -> Result<(), Error> {
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), Error> {
         self.write(|txn| txn.delete(key))
     }
 
@@ -335,7 +335,8 @@ impl PipelinedTransaction {
         self.inner.state.stop();
         let span = tracing::debug_span!("tikv.txn", operation = "commit", start_ts = %self.start_ts());
         let commit = self.inner.state.client.drive(KeyCodec::Txn, PipelinedCommit::new(request));
-        let end = self.inner.kill.run_commit(Box::new(commit.checked_by(check))).instrument(span).await;
+        let mut commit = commit.checked_by(check);
+        let end = self.inner.kill.run_commit(&mut commit).instrument(span).await;
         self.txn().end_commit(&end);
         end
     }

@@ -200,7 +200,7 @@ impl Transaction {
         let now = client.shared().runtime.now();
         let mut txn = txn::Transaction::new(client.config(), start_ts, now, commit);
         if options.pessimistic {
-            txn = txn.into_pessimistic();
+            txn = txn.into_pessimistic(client.config());
         }
         let mut snapshot = Snapshot::new(client, start_ts);
         if let Some(change) = options.reads {
@@ -265,8 +265,7 @@ impl Transaction {
     /// Number of keys written, and bytes of these keys and values. client-go: `Len`, `Size`.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
-        let txn = self.txn();
-        (txn.buffer().len(), txn.buffer().size())
+        self.txn().size()
     }
 
     /// The value of `key`, `None` if it is absent. client-go: `Get`.
@@ -344,13 +343,13 @@ impl Transaction {
         self.scan_in(key_range(&range), Direction::Reverse, limit).await
     }
 
-    /// Sets `key` to `value`, at commit. client-go: `Set`.
+    /// Sets `key` to `value`, at commit. Both are copied. client-go: `Set`.
     ///
     /// # Errors
     ///
     /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::EmptyValue`], [`Error::KeyTooLarge`], [`Error::EntryTooLarge`],
     /// [`Error::TxnTooLarge`]; nothing has changed then.
-    pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.txn().set(key, value)
     }
 
@@ -361,7 +360,7 @@ impl Transaction {
     ///
     /// As [`Transaction::put`]; [`Error::KeyExists`] if this transaction has set the key, or has locked it and knows that it
     /// exists; [`Error::InvalidLock`] if it has locked the key without asking whether it exists.
-    pub fn insert(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.txn().insert(key, value)
     }
 
@@ -370,7 +369,7 @@ impl Transaction {
     /// # Errors
     ///
     /// As [`Transaction::put`].
-    pub fn delete(&self, key: impl Into<Key>) -> Result<(), Error> {
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), Error> {
         self.txn().delete(key)
     }
 

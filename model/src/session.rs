@@ -66,7 +66,7 @@ pub(crate) enum Note {
 impl Session {
     pub(crate) fn new(txn: Transaction, script: Pessimistic, value: Bytes, outlives_leaps: bool) -> Self {
         Session {
-            txn: txn.into_pessimistic(),
+            txn,
             script,
             value,
             locked: 0,

@@ -171,7 +171,7 @@ impl Work {
         let operation = match self {
             Work::Pessimistic(script) => {
                 history.begin_pessimistic(ts, owner, keys, value.clone(), self.prewrites_decide());
-                let txn = Transaction::new(config, ts, now, self.options(config, now));
+                let txn = Transaction::new(config, ts, now, self.options(config, now)).into_pessimistic(config);
                 return Program::Session(Box::new(Session::new(txn, script, value, outlives_leaps(config))));
             }
             Work::Pipelined(_) => {

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 use tikv_proto::kvrpcpb;
 
+use super::RawOptions;
 use super::point::{refusal, ttl_seconds};
-use super::{RawOptions, check_key};
 use crate::backoff::{Backoff, budget};
 use crate::config::Config;
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{Key, check_key};
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, Machine, Token};
 use crate::request::StoreRequest;
@@ -46,7 +46,7 @@ pub struct RawPair {
 ///
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn batch_get(config: &Config, keys: Vec<Key>, options: &RawOptions) -> Result<BatchGet, Error> {
-    keys.iter().try_for_each(check_key)?;
+    keys.iter().try_for_each(|key| check_key(key.as_slice()))?;
     let len = keys.len();
     let wanted = keys.into_iter().enumerate().map(|(place, key)| WantedKey { key, places: smallvec![place] });
     let mut wanted: Vec<_> = wanted.collect();
@@ -67,7 +67,7 @@ pub fn batch_get(config: &Config, keys: Vec<Key>, options: &RawOptions) -> Resul
 ///
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn batch_put(config: &Config, pairs: Vec<RawPair>, options: &RawOptions) -> Result<BatchPut, Error> {
-    pairs.iter().try_for_each(|pair| check_key(&pair.key))?;
+    pairs.iter().try_for_each(|pair| check_key(pair.key.as_slice()))?;
     let last: BTreeMap<Key, RawPair> = pairs.into_iter().map(|pair| (pair.key.clone(), pair)).collect();
     Ok(Batch::new(config, last.into_values().collect(), config.raw.batch_put_bytes, options))
 }
@@ -78,7 +78,7 @@ pub fn batch_put(config: &Config, pairs: Vec<RawPair>, options: &RawOptions) -> 
 ///
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn batch_delete(config: &Config, mut keys: Vec<Key>, options: &RawOptions) -> Result<BatchDelete, Error> {
-    keys.iter().try_for_each(check_key)?;
+    keys.iter().try_for_each(|key| check_key(key.as_slice()))?;
     keys.sort();
     keys.dedup();
     Ok(Batch::new(config, keys, config.raw.batch_keys, options))

@@ -30,8 +30,7 @@ pub use range::{
 };
 
 use crate::config::Config;
-use crate::error::Error;
-use crate::key::{Key, MAX_KEY_BYTES};
+use crate::key::Key;
 use crate::route::CallOptions;
 
 /// Options of raw calls.
@@ -60,15 +59,4 @@ pub struct Pair {
     pub key: Key,
     /// The value; empty if only keys were asked for.
     pub value: Bytes,
-}
-
-/// Refuses keys that no store would take.
-fn check_key(key: &Key) -> Result<(), Error> {
-    if key.is_empty() {
-        return Err(Error::EmptyKey);
-    }
-    if key.len() > MAX_KEY_BYTES {
-        return Err(Error::KeyTooLarge { actual_bytes: key.len(), limit_bytes: MAX_KEY_BYTES });
-    }
-    Ok(())
 }

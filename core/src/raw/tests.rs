@@ -5,8 +5,8 @@ use bytes::Bytes;
 use tikv_proto::{errorpb, kvrpcpb, metapb};
 
 use super::*;
-use crate::error::{CallFailure, Execution, Fault, FaultKind};
-use crate::key::{Direction, KeyRange};
+use crate::error::{CallFailure, Error, Execution, Fault, FaultKind};
+use crate::key::{Direction, KeyRange, MAX_KEY_BYTES};
 use crate::keyspace::KeyCodec;
 use crate::machine::script::{Script, knowledge, maybe_executed, region};
 use crate::machine::{Command, Event, Machine, SleepReason};

@@ -20,12 +20,12 @@ use tikv_proto::kvrpcpb;
 
 use super::get::at;
 use super::pass_locks::{Blocked, PassLocks, Passed};
-use super::{Pair, Read, ReadThrough, SnapshotOptions, check_key, nonsense, refusal, value};
+use super::{Pair, Read, ReadThrough, SnapshotOptions, nonsense, refusal, value};
 use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{Error, KeyError, LockInfo};
-use crate::key::Key;
+use crate::key::{Key, check_key};
 use crate::knowledge::regions::Region;
 use crate::machine::{Context, Event, FanOut, Machine, Token};
 use crate::route::{self, CallEnd, CallError, InOrder, Keyed, RegionCall, Shard, ShardEnd, Sharded};
@@ -130,7 +130,7 @@ impl Machine for BatchGet {
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         let options = self.shares.shard().options.check();
-        if let Err(error) = options.and_then(|()| self.keys.iter().try_for_each(check_key)) {
+        if let Err(error) = options.and_then(|()| self.keys.iter().try_for_each(|key| check_key(key.as_slice()))) {
             return self.fail(cx, error);
         }
         let keys = std::mem::take(&mut self.keys).into_iter().map(|key| Wanted { key, rounds: 0, is_retry: false });

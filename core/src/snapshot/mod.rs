@@ -39,7 +39,7 @@ pub use scan::Scan;
 pub use scan_page::{Page, ScanCursor, ScanPage};
 
 use crate::error::{Error, KeyError};
-use crate::key::{Key, MAX_KEY_BYTES};
+use crate::key::Key;
 use crate::machine::Phases;
 use crate::timestamp::Timestamp;
 
@@ -71,17 +71,6 @@ pub struct Read<T> {
     pub result: Result<T, Error>,
     /// What is known now of transactions whose locks were met; for the snapshot's next read.
     pub read_through: ReadThrough,
-}
-
-/// Refuses keys that no store would take.
-fn check_key(key: &Key) -> Result<(), Error> {
-    if key.is_empty() {
-        return Err(Error::EmptyKey);
-    }
-    if key.len() > MAX_KEY_BYTES {
-        return Err(Error::KeyTooLarge { actual_bytes: key.len(), limit_bytes: MAX_KEY_BYTES });
-    }
-    Ok(())
 }
 
 /// A refusal of a read that is not about a lock.

@@ -13,8 +13,9 @@ const REQUEST_IDS_FIELD: u32 = 2;
 /// The longest head of the list of ids: key and length.
 const MAX_HEAD_BYTES: usize = 1 + 5;
 
-/// Space for requests is allocated in pieces of this size.
-const CAPACITY_BYTES: usize = 16 * 1024;
+/// Space for requests is allocated in pieces of this size, or, where frames are larger, in such that hold a frame.
+const PIECE_BYTES: usize = 16 * 1024;
+const MAX_PIECE_BYTES: usize = 256 * 1024;
 
 /// This many abandoned requests, and half of all, are tolerated before the space they take is won back.
 const TOLERATED: usize = 64;
@@ -23,6 +24,8 @@ const TOLERATED: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pending {
     bytes: BytesMut,
+    /// Bytes of the last frame: the next one is likely to need as much space.
+    last_frame: usize,
     entries: VecDeque<Entry>,
     /// Entries that nobody waits for any more.
     abandoned: usize,
@@ -40,7 +43,8 @@ impl Pending {
     /// Adds the request that `encode` appends, unless it says that there is none.
     pub(super) fn push(&mut self, id: u64, encode: impl FnOnce(&mut BytesMut) -> bool) -> bool {
         if self.bytes.capacity() == 0 {
-            self.bytes = BytesMut::with_capacity(CAPACITY_BYTES);
+            let likely = self.last_frame.next_power_of_two();
+            self.bytes = BytesMut::with_capacity(likely.clamp(PIECE_BYTES, MAX_PIECE_BYTES));
         }
         let before = self.bytes.len();
         let encoded = encode(&mut self.bytes);
@@ -111,7 +115,13 @@ impl Pending {
     fn finish(&mut self, mut frame: Frame) -> [Bytes; 2] {
         let parts = if self.entries.is_empty() && frame.copied.is_empty() {
             write_ids(&self.ids, &mut self.bytes);
-            [self.bytes.split().freeze(), Bytes::new()]
+            let bytes = self.bytes.split().freeze();
+            self.last_frame = bytes.len();
+            if self.bytes.capacity() < self.last_frame {
+                // It would be filled, to be copied into a larger one.
+                self.bytes = BytesMut::new();
+            }
+            [bytes, Bytes::new()]
         } else {
             let mut requests = self.bytes.split_to(frame.uncopied);
             if !frame.copied.is_empty() {

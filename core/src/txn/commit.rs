@@ -284,10 +284,6 @@ impl Commit {
         // What the owner was asked about is PD's time, not this process's.
         let asked_at = self.options.commit_ts.ask_owner.then_some(after);
         self.mode.fill_in(cx, &mut batches.shard_mut().template, after, self.started_at, asked_at);
-        if self.mode.prewrites_decide() {
-            let secondaries = self.locked_keys.iter().filter(|key| **key != self.primary);
-            batches.shard_mut().secondaries = secondaries.map(Key::to_bytes).collect();
-        }
         if cx.config().has_canary(Canary::LastGroupForgotten) && groups.len() > 1 {
             groups.pop();
         }
@@ -316,7 +312,7 @@ impl Commit {
             batch_bytes: cx.config().txn_batch_bytes,
             region_keys,
             mutation_count,
-            secondaries: Arc::default(),
+            locked_keys: Arc::clone(&self.locked_keys),
         }
     }
 
@@ -358,7 +354,8 @@ impl Commit {
             return self.done(Ok(CommitOutcome { details: self.details, ..CommitOutcome::default() }));
         }
         if let Some(commit_ts) = self.decision.commit_ts() {
-            return self.committed(cx, commit_ts, self.locked_keys.to_vec());
+            let locked = if self.decision.is_complete() { Vec::new() } else { self.locked_keys.to_vec() };
+            return self.committed(cx, commit_ts, locked);
         }
         let fetch = FetchCommitTs::new(self.start_ts, self.options.commit_ts, self.options.call.deadline);
         self.phase = Phase::FetchingCommitTs(fetch);
@@ -454,9 +451,7 @@ impl Commit {
 
     /// It is decided. `keys` still carry locks.
     fn committed(&mut self, cx: &mut Context<'_>, commit_ts: Timestamp, keys: Vec<Key>) -> Poll<End> {
-        if !self.decision.is_complete() {
-            self.spawn_secondaries(cx, commit_ts, keys);
-        }
+        self.spawn_secondaries(cx, commit_ts, keys);
         self.stop_heartbeat(cx);
         let (commit_ts, mode) = (Some(commit_ts), self.decision.mode());
         self.done(Ok(CommitOutcome { commit_ts, mode, details: self.details }))
@@ -575,8 +570,8 @@ impl Commit {
 
     /// The keys that may be locked: all but those of batches that have not been started.
     fn keys_sent(&self, batches: &Sharded<PrewriteShard>) -> Vec<Key> {
-        let never_sent: BTreeSet<&Key> = batches.waiting().flat_map(PrewriteBatch::keys_never_sent).collect();
-        self.locked_keys.iter().filter(|key| !never_sent.contains(key)).cloned().collect()
+        let never_sent: BTreeSet<&[u8]> = batches.waiting().flat_map(PrewriteBatch::keys_never_sent).collect();
+        self.locked_keys.iter().filter(|key| !never_sent.contains(key.as_slice())).cloned().collect()
     }
 
     fn done(&mut self, result: End) -> Poll<End> {

@@ -219,8 +219,8 @@ impl Transaction {
         held: &mut Vec<LockedKey>,
         options: &LockOptions,
     ) -> Result<bool, Error> {
-        let ttl = self.lock_ttl();
         let state = self.pessimistic_mut()?;
+        let ttl = state.lock_ttl;
         let Some(fair) = &mut state.fair else { return Ok(false) };
         let [item] = items.as_slice() else { return Ok(false) };
         let Some(lock) = fair.last.get(&item.key) else { return Ok(false) };

@@ -32,6 +32,9 @@ pub(super) trait KeysRequest: StoreRequest {
     /// The same for other keys.
     fn with_keys(&self, keys: Vec<Bytes>) -> Self;
 
+    /// The keys that it names.
+    fn keys(&self) -> &[Bytes];
+
     /// TiKV's refusal.
     fn refusal(response: Self::Response) -> Option<KeyError>;
 }
@@ -64,9 +67,9 @@ impl<R: KeysRequest> Shard for KeysShard<R> {
         backoff: Backoff,
         is_retry: bool,
     ) -> KeysCall<R> {
-        let request = self.request.with_keys(keys.iter().map(Key::to_bytes).collect());
+        let request = self.request.with_keys(keys.into_iter().map(Key::into_bytes).collect());
         let call = RegionCall::to_region(region, request, self.options.clone(), backoff);
-        KeysCall { keys, call: call.repeatable().as_retry(is_retry) }
+        KeysCall { call: call.repeatable().as_retry(is_retry) }
     }
 
     fn weight(&self, key: &Key) -> usize {
@@ -81,7 +84,6 @@ impl<R: KeysRequest> Shard for KeysShard<R> {
 /// One batch; see the [module documentation](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct KeysCall<R> {
-    keys: Vec<Key>,
     call: RegionCall<R>,
 }
 
@@ -90,7 +92,8 @@ type End = ShardEnd<Key, Result<(), Error>>;
 impl<R: KeysRequest> KeysCall<R> {
     fn end(&mut self, end: CallEnd<R::Response>) -> End {
         if let Err(CallError::Relocate(_)) = end.result {
-            return ShardEnd::Relocate { items: std::mem::take(&mut self.keys), backoff: end.backoff };
+            let items = self.call.request().keys().iter().cloned().map(Key::from).collect();
+            return ShardEnd::Relocate { items, backoff: end.backoff };
         }
         let response = end.into_result(R::FACTS.name);
         ShardEnd::Done(response.and_then(|response| match R::refusal(response) {
@@ -119,6 +122,10 @@ impl KeysRequest for kvrpcpb::CommitRequest {
         kvrpcpb::CommitRequest { keys, commit_role: role.into(), ..self.clone() }
     }
 
+    fn keys(&self) -> &[Bytes] {
+        &self.keys
+    }
+
     fn refusal(response: kvrpcpb::CommitResponse) -> Option<KeyError> {
         refusal::key_error(response.error)
     }
@@ -127,6 +134,10 @@ impl KeysRequest for kvrpcpb::CommitRequest {
 impl KeysRequest for kvrpcpb::BatchRollbackRequest {
     fn with_keys(&self, keys: Vec<Bytes>) -> Self {
         kvrpcpb::BatchRollbackRequest { keys, ..self.clone() }
+    }
+
+    fn keys(&self) -> &[Bytes] {
+        &self.keys
     }
 
     fn refusal(response: kvrpcpb::BatchRollbackResponse) -> Option<KeyError> {

@@ -23,7 +23,7 @@ use tikv_proto::kvrpcpb::{self, Assertion, AssertionLevel, Op};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::key::{Key, KeyRange, MAX_KEY_BYTES};
+use crate::key::{Key, KeyRange, check_key};
 use crate::membuffer::{Flagged, KeyFlags, Limits, MemBuffer, ValueRef};
 use crate::route::Keyed;
 use crate::timestamp::Timestamp;
@@ -85,13 +85,19 @@ impl Mutation {
         self.key.len() + self.value.len()
     }
 
-    pub(super) fn to_proto(&self) -> kvrpcpb::Mutation {
+    pub(super) fn into_proto(self) -> kvrpcpb::Mutation {
         kvrpcpb::Mutation {
             op: self.op.into(),
-            key: self.key.to_bytes(),
-            value: self.value.clone(),
+            key: self.key.into_bytes(),
+            value: self.value,
             assertion: self.assertion.into(),
         }
+    }
+
+    /// The same again, as far as the message tells.
+    pub(super) fn from_proto(message: &kvrpcpb::Mutation) -> Self {
+        let (value, assertion) = (message.value.clone(), message.assertion());
+        Mutation { value, assertion, ..Mutation::without_value(message.key.clone().into(), message.op()) }
     }
 
     fn without_value(key: Key, op: Op) -> Self {
@@ -348,12 +354,7 @@ fn assertion(flags: KeyFlags, level: AssertionLevel) -> Assertion {
 }
 
 fn check(mutation: &Mutation, limits: TxnLimits) -> Result<(), Error> {
-    if mutation.key.is_empty() {
-        return Err(Error::EmptyKey);
-    }
-    if mutation.key.len() > MAX_KEY_BYTES {
-        return Err(Error::KeyTooLarge { actual_bytes: mutation.key.len(), limit_bytes: MAX_KEY_BYTES });
-    }
+    check_key(mutation.key.as_slice())?;
     if matches!(mutation.op, Op::Put | Op::Insert) && mutation.value.is_empty() {
         return Err(Error::EmptyValue { key: mutation.key.clone() });
     }

@@ -12,6 +12,7 @@
 //! client-go: `KVTxn.lockKeys`, `KVTxn.rollbackPessimisticLocks`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::fair_locking::FairLocking;
 use super::heartbeat::Heartbeat;
@@ -48,6 +49,8 @@ pub(super) struct Pessimistic {
     pub(super) in_doubt: BTreeSet<Key>,
     /// The newest timestamp of a release: a lock taken at this or before may go with it.
     pub(super) released_ts: Timestamp,
+    /// How long its locks live without a heartbeat.
+    pub(super) lock_ttl: Duration,
     /// When the lock of the primary has to be extended next.
     pub(super) next_beat: Option<Time>,
     pub(super) fair: Option<FairLocking>,
@@ -259,8 +262,9 @@ impl Transaction {
     }
 
     /// Checks what can be checked when a key is inserted, and says what has to be checked by the prewrite.
-    pub(super) fn absence_flags(&self, key: &Key) -> Result<&'static [FlagOp], Error> {
+    pub(super) fn absence_flags(&self, key: &[u8]) -> Result<&'static [FlagOp], Error> {
         let Ok(state) = self.pessimistic_state() else { return Ok(&[FlagOp::SetPresumeKeyNotExists]) };
+        let key = &Key::from(key);
         let fair = state.fair.as_ref().and_then(|fair| fair.current(key));
         let is_locked = self.buffer().flags(key.as_slice()).is_some_and(KeyFlags::has_locked);
         let exists = match fair {
@@ -360,11 +364,11 @@ impl Transaction {
     /// # Errors
     ///
     /// As [`Transaction::set`].
-    pub fn set_absent(&mut self, key: impl Into<Key>, value: impl Into<bytes::Bytes>) -> Result<(), Error> {
-        let key = key.into();
-        let is_deleted = matches!(self.buffer().get(key.as_slice()), Some(ValueRef::Tombstone));
+    pub fn set_absent(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        let key = key.as_ref();
+        let is_deleted = matches!(self.buffer().get(key), Some(ValueRef::Tombstone));
         let ops: &[FlagOp] = if is_deleted { &[] } else { &[FlagOp::SetNewlyInserted] };
-        self.write(key, value.into(), ops)
+        self.write(key, value.as_ref(), ops)
     }
 }
 

@@ -193,6 +193,10 @@ impl KeysRequest for PessimisticRollbackRequest {
         PessimisticRollbackRequest { keys, ..self.clone() }
     }
 
+    fn keys(&self) -> &[Bytes] {
+        &self.keys
+    }
+
     fn refusal(response: PessimisticRollbackResponse) -> Option<KeyError> {
         response.errors.into_iter().next().map(KeyError::from_proto)
     }

@@ -61,8 +61,8 @@ pub(super) struct PrewriteShard {
     pub(super) region_keys: RegionKeys,
     /// All mutations of the transaction: one phase is enough only for a request that has them all.
     pub(super) mutation_count: usize,
-    /// The locked keys but the primary.
-    pub(super) secondaries: Arc<[Bytes]>,
+    /// The keys that the transaction locks, in order.
+    pub(super) locked_keys: Arc<[Key]>,
 }
 
 /// What all prewrites of a transaction say, in the words of [`PrewriteRequest`].
@@ -80,9 +80,8 @@ pub(super) struct PrewriteTemplate {
 }
 
 impl PrewriteTemplate {
-    fn request(&self, mutations: Vec<kvrpcpb::Mutation>, txn_size: u64) -> PrewriteRequest {
+    fn request(&self, txn_size: u64) -> PrewriteRequest {
         PrewriteRequest {
-            mutations,
             txn_size,
             primary_lock: self.primary_lock.clone(),
             start_version: self.start_version,
@@ -137,14 +136,15 @@ impl Shard for PrewriteShard {
         let maybe_locked = mutations.iter().any(|mutation| mutation.maybe_locked);
         // Once regions have changed the count is not known any more; the largest keeps resolvers from resolving too little.
         let region_keys = if is_retry { None } else { self.region_keys.get(region.ver_id.id) };
-        let named = mutations.iter().map(Mutation::to_proto).collect();
-        let mut request = self.template.request(named, region_keys.unwrap_or(u64::MAX));
+        let request = self.template.request(region_keys.unwrap_or(u64::MAX));
+        let mut request = if request.for_update_ts == 0 { request } else { pessimistic(request, &mutations) };
+        // Collected in place they would be moved to a smaller piece of memory, which costs more than a new one.
+        request.mutations = Vec::with_capacity(mutations.len());
+        request.mutations.extend(mutations.into_iter().map(Mutation::into_proto));
         self.choose_mode(cx, &mut request, maybe_locked);
-        let request = if request.for_update_ts == 0 { request } else { pessimistic(request, &mutations) };
         let request = falsified(cx, request);
         PrewriteBatch {
             region,
-            mutations,
             request: Shared::new(request),
             options: self.options.clone(),
             on_lock: self.on_lock,
@@ -182,8 +182,16 @@ impl PrewriteShard {
         }
         let has_primary = || request.mutations.iter().any(|mutation| mutation.key == request.primary_lock);
         if request.use_async_commit && has_primary() && !cx.config().has_canary(Canary::SecondariesNotNamed) {
-            request.secondaries = self.secondaries.to_vec();
+            request.secondaries = self.secondaries();
         }
+    }
+
+    fn secondaries(&self) -> Vec<Bytes> {
+        let mut keys: Vec<_> = self.locked_keys.iter().map(Key::to_bytes).collect();
+        if let Ok(primary) = keys.binary_search(&self.template.primary_lock) {
+            keys.remove(primary);
+        }
+        keys
     }
 }
 
@@ -197,6 +205,21 @@ fn pessimistic(mut request: PrewriteRequest, mutations: &[Mutation]) -> Prewrite
     });
     request.for_update_ts_constraints = constraints.collect();
     request
+}
+
+/// What was put into a request, to be put into others.
+fn mutations_of(request: &PrewriteRequest, maybe_locked: bool) -> Vec<Mutation> {
+    let named = request.mutations.iter().map(Mutation::from_proto);
+    let mut mutations: Vec<_> = named.map(|mutation| Mutation { maybe_locked, ..mutation }).collect();
+    for (mutation, action) in mutations.iter_mut().zip(request.pessimistic_actions()) {
+        mutation.action = action;
+    }
+    for constraint in &request.for_update_ts_constraints {
+        if let Some(mutation) = mutations.get_mut(constraint.index as usize) {
+            mutation.expected_for_update_ts = Timestamp::from_version(constraint.expected_for_update_ts);
+        }
+    }
+    mutations
 }
 
 /// The request with a mistake, where one is to be made.
@@ -241,7 +264,7 @@ impl From<Unlocated<Mutation>> for NotPrewritten {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PrewriteBatch {
     region: Arc<Region>,
-    mutations: Vec<Mutation>,
+    /// It names the mutations.
     request: Shared<PrewriteRequest>,
     options: CallOptions,
     on_lock: OnLock,
@@ -288,9 +311,9 @@ type End = ShardEnd<Mutation, Result<Prewritten, NotPrewritten>>;
 
 impl PrewriteBatch {
     /// The keys that no request of this transaction has named yet, provided that the batch has not been started.
-    pub(super) fn keys_never_sent(&self) -> impl Iterator<Item = &Key> {
-        let mutations = if self.is_retry { &[] } else { self.mutations.as_slice() };
-        mutations.iter().map(|mutation| &mutation.key)
+    pub(super) fn keys_never_sent(&self) -> impl Iterator<Item = &[u8]> {
+        let mutations = if self.is_retry { &[] } else { self.request.mutations.as_slice() };
+        mutations.iter().map(|mutation| &mutation.key[..])
     }
 
     /// Whether its keys may be locked.
@@ -329,8 +352,7 @@ impl PrewriteBatch {
         self.answered_by_leader = end.is_of_leader();
         if let Err(CallError::Relocate(_)) = end.result {
             self.phase = Phase::Ended;
-            let mut items = std::mem::take(&mut self.mutations);
-            items.iter_mut().for_each(|mutation| mutation.maybe_locked = self.maybe_locked);
+            let items = mutations_of(&self.request, self.maybe_locked);
             return Poll::Ready(ShardEnd::Relocate { items, backoff: end.backoff });
         }
         let backoff = end.backoff.clone();
@@ -421,8 +443,9 @@ impl PrewriteBatch {
     }
 
     fn presumes_absent(&self, key: &Key) -> bool {
-        let mut mutations = self.mutations.iter();
-        mutations.any(|mutation| mutation.key == *key && matches!(mutation.op, Op::Insert | Op::CheckNotExists))
+        let mut mutations = self.request.mutations.iter();
+        mutations
+            .any(|mutation| mutation.key == key.as_slice() && matches!(mutation.op(), Op::Insert | Op::CheckNotExists))
     }
 
     /// Why it makes no sense to resolve a lock: its transaction is younger, so that whatever becomes of it is a conflict (but
@@ -484,7 +507,7 @@ impl PrewriteBatch {
 
     fn prewritten(&mut self, verdict: Verdict) -> Poll<End> {
         let primary = &self.request.primary_lock;
-        let has_primary = self.mutations.iter().any(|mutation| mutation.key.as_slice() == &primary[..]);
+        let has_primary = self.request.mutations.iter().any(|mutation| mutation.key == primary);
         let region = self.answered_by_leader.then(|| Arc::clone(&self.region));
         self.done(Ok(Prewritten { has_primary, region, verdict, resends: self.resends }))
     }

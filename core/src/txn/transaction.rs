@@ -14,8 +14,6 @@
 //!
 //! client-go: `KVTxn`.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::mutations::PessimisticWrites;
@@ -23,9 +21,9 @@ use super::pessimistic::Pessimistic;
 use super::{CommitOptions, CommitOutcome, CommitRequest, Mutations, TxnLimits, UnlockedWrites};
 use crate::config::Config;
 use crate::error::{Error, InvalidLock};
-use crate::key::{Key, MAX_KEY_BYTES};
+use crate::key::{Key, MAX_KEY_BYTES, check_key};
 use crate::membuffer::{FlagOp, Flagged, Limits, MemBuffer, ValueRef, WriteError};
-use crate::time::{Time, whole_ms};
+use crate::time::Time;
 use crate::timestamp::Timestamp;
 
 /// A transaction between its calls: what it has written and locked, how it is to commit, and how far it has come. Plain data.
@@ -54,10 +52,12 @@ use crate::timestamp::Timestamp;
 pub struct Transaction {
     start_ts: Timestamp,
     started_at: Time,
+    /// Empty once it is being committed: what it wrote lives on in the mutations.
     buffer: MemBuffer,
+    /// Keys that were in the buffer until then, and bytes of these keys and values.
+    committing: (usize, usize),
     options: CommitOptions,
     state: TxnState,
-    managed_lock_ttl_ms: u64,
     /// `None` if it is optimistic.
     pessimistic: Option<Box<Pessimistic>>,
 }
@@ -107,15 +107,15 @@ impl Transaction {
             entry_bytes: usize::try_from(limits.entry_bytes).unwrap_or(usize::MAX),
             total_bytes: usize::try_from(limits.total_bytes).unwrap_or(usize::MAX),
         });
-        let (state, pessimistic, managed_lock_ttl_ms) = (TxnState::Open, None, whole_ms(config.managed_lock_ttl));
-        Transaction { start_ts, started_at, buffer, options, state, managed_lock_ttl_ms, pessimistic }
+        let (committing, state, pessimistic) = ((0, 0), TxnState::Open, None);
+        Transaction { start_ts, started_at, buffer, committing, options, state, pessimistic }
     }
 
     /// The same as a pessimistic transaction: it locks keys, by [`Transaction::begin_lock`], before it writes them. client-go:
     /// `SetPessimistic`.
     #[must_use]
-    pub fn into_pessimistic(mut self) -> Self {
-        self.pessimistic.get_or_insert_default();
+    pub fn into_pessimistic(mut self, config: &Config) -> Self {
+        self.pessimistic.get_or_insert_default().lock_ttl = config.managed_lock_ttl;
         self
     }
 
@@ -147,7 +147,13 @@ impl Transaction {
         Ok(&mut self.options)
     }
 
-    /// Its writes.
+    /// How many keys it has written, and bytes of these keys and values. client-go: `Len`, `Size`.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.committing.0 + self.buffer.len(), self.committing.1 + self.buffer.size())
+    }
+
+    /// Its writes. None any more as soon as its commit has begun.
     #[must_use]
     pub fn buffer(&self) -> &MemBuffer {
         &self.buffer
@@ -194,14 +200,14 @@ impl Transaction {
         Ok(reads)
     }
 
-    /// Sets a key, whether it exists or not.
+    /// Sets a key, whether it exists or not. Key and value are copied.
     ///
     /// # Errors
     ///
     /// [`Error::TxnFinished`], [`Error::EmptyKey`], [`Error::EmptyValue`], [`Error::KeyTooLarge`],
     /// [`Error::EntryTooLarge`], [`Error::TxnTooLarge`]. Nothing has changed then.
-    pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
-        self.write(key.into(), value.into(), &[])
+    pub fn set(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.write(key.as_ref(), value.as_ref(), &[])
     }
 
     /// Sets a key that must be absent. If the transaction has not set it itself, that is checked when it commits, which then
@@ -211,14 +217,14 @@ impl Transaction {
     ///
     /// As [`Transaction::set`], [`Error::KeyExists`] if the transaction itself has set the key, or has locked it and knows that
     /// it exists, and [`Error::InvalidLock`] if it has locked the key without asking whether it exists.
-    pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
-        let key = key.into();
-        match self.read(key.as_slice())? {
-            Buffered::Value(_) => Err(Error::KeyExists { key }),
-            Buffered::Deleted => self.write(key, value.into(), &[]),
+    pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        match self.read(key)? {
+            Buffered::Value(_) => Err(Error::KeyExists { key: key.into() }),
+            Buffered::Deleted => self.write(key, value, &[]),
             Buffered::Unknown => {
-                let flags = self.absence_flags(&key)?;
-                self.write(key, value.into(), flags)
+                let flags = self.absence_flags(key)?;
+                self.write(key, value, flags)
             }
         }
     }
@@ -228,10 +234,11 @@ impl Transaction {
     /// # Errors
     ///
     /// As [`Transaction::set`], but for values.
-    pub fn delete(&mut self, key: impl Into<Key>) -> Result<(), Error> {
-        let key = checked(key.into())?;
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<(), Error> {
+        let key = key.as_ref();
+        check_key(key)?;
         self.check_open()?;
-        self.buffer.delete(&key).map_err(|error| write_error(&key, error))
+        self.buffer.delete(key).map_err(|error| write_error(key, error))
     }
 
     /// Makes the commit conflict with every other transaction that has written any of these keys since `start_ts`, though this
@@ -254,7 +261,7 @@ impl Transaction {
         }
         for key in keys {
             let key = checked(key)?;
-            self.buffer.update_flags(&key, LOCKED).map_err(|error| write_error(&key, error))?;
+            self.buffer.update_flags(&key, LOCKED).map_err(|error| write_error(key.as_slice(), error))?;
         }
         Ok(())
     }
@@ -304,6 +311,8 @@ impl Transaction {
             }
         };
         self.state = TxnState::Committing;
+        self.committing = self.size();
+        self.buffer = MemBuffer::new();
         Ok(CommitRequest {
             start_ts: self.start_ts,
             started_at: self.started_at,
@@ -342,11 +351,6 @@ impl Transaction {
         self.started_at
     }
 
-    /// How long a pessimistic lock lives without a heartbeat.
-    pub(super) fn lock_ttl(&self) -> Duration {
-        Duration::from_millis(self.managed_lock_ttl_ms)
-    }
-
     pub(super) fn pessimistic_state(&self) -> Result<&Pessimistic, InvalidLock> {
         self.pessimistic.as_deref().ok_or(InvalidLock::Optimistic)
     }
@@ -356,13 +360,13 @@ impl Transaction {
     }
 
     pub(super) fn flag(&mut self, key: &Key, ops: &[FlagOp]) -> Result<(), Error> {
-        self.buffer.update_flags(key, ops).map_err(|error| write_error(key, error))
+        self.buffer.update_flags(key, ops).map_err(|error| write_error(key.as_slice(), error))
     }
 
-    pub(super) fn write(&mut self, key: Key, value: Bytes, ops: &[FlagOp]) -> Result<(), Error> {
-        let key = checked(key)?;
+    pub(super) fn write(&mut self, key: &[u8], value: &[u8], ops: &[FlagOp]) -> Result<(), Error> {
+        check_key(key)?;
         self.check_open()?;
-        self.buffer.set_with_flags(&key, value, ops).map_err(|error| write_error(&key, error))
+        self.buffer.set_with_flags(key, value, ops).map_err(|error| write_error(key, error))
     }
 
     pub(super) fn check_open(&self) -> Result<(), Error> {
@@ -371,15 +375,12 @@ impl Transaction {
 }
 
 pub(super) fn checked(key: Key) -> Result<Key, Error> {
-    if key.len() > MAX_KEY_BYTES {
-        return Err(Error::KeyTooLarge { actual_bytes: key.len(), limit_bytes: MAX_KEY_BYTES });
-    }
-    if key.is_empty() { Err(Error::EmptyKey) } else { Ok(key) }
+    check_key(key.as_slice()).map(|()| key)
 }
-
-pub(super) fn write_error(key: &Key, error: WriteError) -> Error {
+#[cold]
+pub(super) fn write_error(key: &[u8], error: WriteError) -> Error {
     match error {
-        WriteError::EmptyValue => Error::EmptyValue { key: key.clone() },
+        WriteError::EmptyValue => Error::EmptyValue { key: key.into() },
         WriteError::KeyTooLarge { size } => Error::KeyTooLarge { actual_bytes: size, limit_bytes: MAX_KEY_BYTES },
         WriteError::EntryTooLarge { size, limit } => {
             Error::EntryTooLarge { actual_bytes: size as u64, limit_bytes: limit as u64 }

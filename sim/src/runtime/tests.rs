@@ -25,8 +25,8 @@ async fn transfer(client: &Client, from: u64, to: u64) -> Result<(), Error> {
             async move {
                 let balances = [txn.get(keys[0].clone()).await?, txn.get(keys[1].clone()).await?].map(balance);
                 if balances[0] > 0 {
-                    txn.put(keys[0].clone(), (balances[0] - 1).to_string())?;
-                    txn.put(keys[1].clone(), (balances[1] + 1).to_string())?;
+                    txn.put(&keys[0], (balances[0] - 1).to_string())?;
+                    txn.put(&keys[1], (balances[1] + 1).to_string())?;
                 }
                 Ok(())
             }

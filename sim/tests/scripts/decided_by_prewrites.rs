@@ -15,7 +15,7 @@ fn async_commit() -> TransactionOptions {
 
 fn writes(world: &World, options: TransactionOptions, keys: &[&str]) -> Transaction {
     let txn = world.run(world.client.begin_with(options)).expect("PD answers");
-    keys.iter().for_each(|key| txn.put(key.to_string(), "v").expect("it fits"));
+    keys.iter().for_each(|key| txn.put(key, "v").expect("it fits"));
     txn
 }
 

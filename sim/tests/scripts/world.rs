@@ -186,7 +186,7 @@ impl World {
     /// A transaction that has written `value` to each of the keys, not yet committed.
     pub(crate) fn writes(&self, keys: &[&str], value: &'static str) -> Transaction {
         let txn = self.begin();
-        keys.iter().for_each(|key| txn.put(key.to_string(), value).expect("it fits"));
+        keys.iter().for_each(|key| txn.put(key, value).expect("it fits"));
         txn
     }
 

@@ -12,7 +12,7 @@ use crate::world::{Rt, World};
 async fn write(client: &Client, value: String) -> (Timestamp, Timestamp) {
     loop {
         let txn = client.begin().await.unwrap();
-        txn.put("k", value.clone()).unwrap();
+        txn.put("k", &value).unwrap();
         match txn.commit().await {
             Ok(outcome) => return (txn.start_ts(), outcome.commit_ts.unwrap()),
             Err(error) => assert!(error.is_retryable(), "{error}"),

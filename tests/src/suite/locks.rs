@@ -20,14 +20,14 @@ fn keys(tag: &str) -> [String; 3] {
 /// Writes, and waits for the background, so that no fault ordered later hits this transaction.
 async fn write(world: &World, keys: &[String], value: &'static str) {
     let txn = world.client.begin().await.unwrap();
-    keys.iter().for_each(|key| txn.put(key.clone(), value).unwrap());
+    keys.iter().for_each(|key| txn.put(key, value).unwrap());
     txn.commit().await.unwrap();
     world.no_locks_are_left().await;
 }
 
 /// Writes over what others left.
 async fn overwrite(world: &World, keys: &[String]) {
-    let write = async |txn: Transaction| keys.iter().try_for_each(|key| txn.put(key.clone(), "overwritten"));
+    let write = async |txn: Transaction| keys.iter().try_for_each(|key| txn.put(key, "overwritten"));
     world.client.run(write).await.unwrap();
 }
 
@@ -46,7 +46,7 @@ async fn leave_prewritten(world: &World, keys: &[String], value: &'static str) {
     for timeout in [1, 2, 4, 8, 16, 32].map(Duration::from_secs) {
         world.inject(Fault::new(Effect::Lose).on(RequestKind::Commit).forever());
         let txn = client.begin_with(TransactionOptions::default().timeout(timeout)).await.unwrap();
-        keys.iter().for_each(|key| txn.put(key.clone(), value).unwrap());
+        keys.iter().for_each(|key| txn.put(key, value).unwrap());
         let error = txn.commit().await.unwrap_err();
         world.clear_faults();
         if error.is_undetermined() {
@@ -66,7 +66,7 @@ async fn leave_secondaries(world: &World, keys: &[String], value: &'static str) 
         world.inject(Fault::new(Effect::Lose).on(RequestKind::Commit).on_region(region).forever());
     }
     let txn = client.begin().await.unwrap();
-    keys.iter().for_each(|key| txn.put(key.clone(), value).unwrap());
+    keys.iter().for_each(|key| txn.put(key, value).unwrap());
     txn.commit().await.unwrap();
 }
 
@@ -158,7 +158,7 @@ pub async fn a_snapshot_from_before_a_lock_is_not_held_up(rt: &Rt) {
     world.inject(Fault::new(Effect::Lose).on(RequestKind::Commit).forever());
     world.inject(Fault::new(Effect::Lose).on(RequestKind::CheckTxnStatus).forever());
     let txn = world.client.begin().await.unwrap();
-    keys.iter().for_each(|key| txn.put(key.clone(), "never").unwrap());
+    keys.iter().for_each(|key| txn.put(key, "never").unwrap());
     let commit = rt.task(async move { txn.commit().await });
     locked(&world).await;
     assert_eq!(texts(snapshot.batch_get(keys.clone()).await.unwrap()), ["before"; 3]);
@@ -174,7 +174,7 @@ pub async fn a_reader_and_a_living_transaction_agree_on_their_order(rt: &Rt) {
     for delay in [0, 20, 100].map(Duration::from_millis) {
         world.inject(Fault::new(Effect::Delay(delay)).on(RequestKind::Commit).times(1));
         let txn = world.client.begin().await.unwrap();
-        keys.iter().for_each(|key| txn.put(key.clone(), format!("after {delay:?}")).unwrap());
+        keys.iter().for_each(|key| txn.put(key, format!("after {delay:?}")).unwrap());
         let before = read(&world.client, &keys).await;
         let commit = rt.task(async move { txn.commit().await });
         let snapshot = world.client.snapshot().await.unwrap();
@@ -200,7 +200,7 @@ pub async fn a_reader_that_waits_too_long_says_for_whom(rt: &Rt) {
     world.inject(Fault::new(Effect::Lose).on(RequestKind::Commit).forever());
     let txn = world.client.begin().await.unwrap();
     let start_ts = txn.start_ts();
-    keys.iter().for_each(|key| txn.put(key.clone(), "never").unwrap());
+    keys.iter().for_each(|key| txn.put(key, "never").unwrap());
     let commit = rt.task(async move { txn.commit().await });
     locked(&world).await;
     let snapshot = world.client.snapshot().await.unwrap().with_timeout(Duration::from_millis(300));

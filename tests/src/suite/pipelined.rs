@@ -117,7 +117,7 @@ pub async fn who_writes_faster_than_tikv_waits_and_loses_nothing(rt: &Rt) {
     let value = "v".repeat(1 << 10);
     let mut waits = 0;
     for key in keys(100) {
-        while let Err(error) = txn.put(key.as_str(), value.clone()) {
+        while let Err(error) = txn.put(&key, &value) {
             assert!(matches!(error, Error::BufferFull { .. }), "{error:?}");
             waits += 1;
             txn.flush_wait().await.unwrap();

@@ -14,7 +14,7 @@ fn pair(key: &str, value: &str) -> Pair {
 async fn write(client: &Client, pairs: &[(&str, &str)]) -> Timestamp {
     let txn = client.begin().await.unwrap();
     for (key, value) in pairs {
-        txn.put(key.to_string(), value.to_string()).unwrap();
+        txn.put(key, value).unwrap();
     }
     txn.commit().await.unwrap().commit_ts.unwrap()
 }
@@ -247,7 +247,7 @@ pub async fn a_stream_of_pairs_reads_page_by_page(rt: &Rt) {
     let keys: Vec<String> =
         (0..100_usize).map(|index| format!("{}{index:02}", char::from(b'0' + (index * 75 / 100) as u8))).collect();
     for key in &keys {
-        txn.put(key.clone(), "v").unwrap();
+        txn.put(key, "v").unwrap();
     }
     txn.commit().await.unwrap();
     for page in [1, 7, 1_000] {

@@ -64,7 +64,7 @@ impl Operations {
         };
         let txn = self.client.begin_with(options).await?;
         for key in keys {
-            txn.put(key, self.value.clone())?;
+            txn.put(key, &self.value)?;
         }
         txn.commit().await?;
         Ok(())
@@ -74,7 +74,7 @@ impl Operations {
         let txn = self.client.begin_with(options).await?;
         txn.lock_keys(keys.clone(), LockOptions::default()).await?;
         for key in keys {
-            txn.put(key, self.value.clone())?;
+            txn.put(key, &self.value)?;
         }
         txn.commit().await?;
         Ok(())

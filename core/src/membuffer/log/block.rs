@@ -131,8 +131,8 @@ impl Blocks {
         let doubled = FIRST_BLOCK_BYTES << self.list.len().min(usize::BITS as usize / 2);
         let room = doubled.min(BLOCK_UNITS * UNIT).max(size);
         if self.list.is_empty() {
-            // Most transactions need no second one.
-            self.list = Vec::with_capacity(1);
+            // Most transactions need no third one.
+            self.list = Vec::with_capacity(2);
         }
         self.list.push(Block { content: Content::Own(Vec::with_capacity(room)), room });
         self.room += room;

@@ -65,11 +65,10 @@ impl Shard for FlushShard {
         backoff: Backoff,
         is_retry: bool,
     ) -> FlushBatch {
-        let request =
-            FlushRequest { mutations: mutations.iter().map(Mutation::to_proto).collect(), ..(*self.request).clone() };
+        let mutations = mutations.into_iter().map(Mutation::into_proto).collect();
+        let request = FlushRequest { mutations, ..(*self.request).clone() };
         FlushBatch {
             region,
-            mutations,
             request: Shared::new(request),
             options: self.options.clone(),
             on_lock: self.on_lock,
@@ -96,7 +95,7 @@ impl Shard for FlushShard {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FlushBatch {
     region: Arc<Region>,
-    mutations: Vec<Mutation>,
+    /// It names the mutations.
     request: Shared<FlushRequest>,
     options: CallOptions,
     on_lock: OnLock,
@@ -158,7 +157,7 @@ impl FlushBatch {
     fn on_end(&mut self, cx: &mut Context<'_>, end: CallEnd<FlushResponse>) -> Poll<End> {
         if let Err(CallError::Relocate(_)) = end.result {
             self.phase = Phase::Ended;
-            let items = std::mem::take(&mut self.mutations);
+            let items = self.request.mutations.iter().map(Mutation::from_proto).collect();
             return Poll::Ready(ShardEnd::Relocate { items, backoff: end.backoff });
         }
         let backoff = end.backoff.clone();
@@ -174,8 +173,9 @@ impl FlushBatch {
 
     fn flushed(&mut self) -> Poll<End> {
         let primary = &self.request.primary_key;
-        let is_primary = |mutation: &Mutation| mutation.leaves_lock() && mutation.key.as_slice() == &primary[..];
-        let has_primary = self.mutations.iter().any(is_primary);
+        let is_locked = |mutation: &kvrpcpb::Mutation| mutation.op() != Op::CheckNotExists;
+        let mut mutations = self.request.mutations.iter();
+        let has_primary = mutations.any(|mutation| mutation.key == primary && is_locked(mutation));
         self.done(Ok(has_primary))
     }
 
@@ -214,8 +214,9 @@ impl FlushBatch {
     }
 
     fn presumes_absent(&self, key: &Key) -> bool {
-        let mut mutations = self.mutations.iter();
-        mutations.any(|mutation| mutation.key == *key && matches!(mutation.op, Op::Insert | Op::CheckNotExists))
+        let mut mutations = self.request.mutations.iter();
+        mutations
+            .any(|mutation| mutation.key == key.as_slice() && matches!(mutation.op(), Op::Insert | Op::CheckNotExists))
     }
 
     /// Why it makes no sense to resolve a lock: its transaction is younger, so that whatever becomes of it is a conflict; or

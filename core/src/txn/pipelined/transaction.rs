@@ -19,7 +19,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tikv_proto::kvrpcpb::Op;
 
 use super::commit::PipelinedCommitRequest;
@@ -29,7 +28,7 @@ use super::options::PipelinedOptions;
 use super::own_read::{OwnReadEnd, OwnReadRequest, pair};
 use crate::config::Config;
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{Key, check_key};
 use crate::knowledge::txn_status::FinalStatus;
 use crate::membuffer::{FlagOp, Limits, MemBuffer, ValueRef};
 use crate::time::Time;
@@ -220,8 +219,8 @@ impl PipelinedTransaction {
     ///
     /// [`Error::BufferFull`], [`Error::EmptyKey`], [`Error::EmptyValue`], [`Error::KeyTooLarge`], [`Error::EntryTooLarge`];
     /// nothing has changed then. [`Error::TxnFinished`], and if a flush or the heartbeat has failed, its error.
-    pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
-        self.write(key.into(), value.into(), &[])
+    pub fn set(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.write(key.as_ref(), value.as_ref(), &[])
     }
 
     /// Sets a key that must be absent. That is checked when it is flushed; the flush then fails with [`Error::KeyExists`], and
@@ -230,13 +229,13 @@ impl PipelinedTransaction {
     /// # Errors
     ///
     /// As [`PipelinedTransaction::set`], and [`Error::KeyExists`] if the transaction has just set the key itself.
-    pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
-        let key = key.into();
-        match self.find(&key) {
-            Found::Here(Buffered::Value(_)) => Err(Error::KeyExists { key }),
-            Found::Here(Buffered::Deleted) => self.write(key, value.into(), &[]),
+    pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        match self.find(key) {
+            Found::Here(Buffered::Value(_)) => Err(Error::KeyExists { key: key.into() }),
+            Found::Here(Buffered::Deleted) => self.write(key, value, &[]),
             Found::Here(Buffered::Unknown) | Found::MaybeFlushed => {
-                self.write(key, value.into(), &[FlagOp::SetPresumeKeyNotExists])
+                self.write(key, value, &[FlagOp::SetPresumeKeyNotExists])
             }
         }
     }
@@ -246,10 +245,11 @@ impl PipelinedTransaction {
     /// # Errors
     ///
     /// As [`PipelinedTransaction::set`], but for values.
-    pub fn delete(&mut self, key: impl Into<Key>) -> Result<(), Error> {
-        let key = checked(key.into())?;
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<(), Error> {
+        let key = key.as_ref();
+        check_key(key)?;
         self.check_room()?;
-        self.buffer.delete(&key).map_err(|error| write_error(&key, error))
+        self.buffer.delete(key).map_err(|error| write_error(key, error))
     }
 
     /// Asserts of a key that was written, and has not been flushed since, whether it existed before this transaction. Checked
@@ -266,13 +266,13 @@ impl PipelinedTransaction {
         if self.buffer.get(key.as_slice()).is_none() {
             return Err(Error::InvalidArgument("an assertion of a key that is not in the buffer".into()));
         }
-        self.buffer.update_flags(&key, &[op]).map_err(|error| write_error(&key, error))
+        self.buffer.update_flags(&key, &[op]).map_err(|error| write_error(key.as_slice(), error))
     }
 
-    fn write(&mut self, key: Key, value: Bytes, ops: &[FlagOp]) -> Result<(), Error> {
-        let key = checked(key)?;
+    fn write(&mut self, key: &[u8], value: &[u8], ops: &[FlagOp]) -> Result<(), Error> {
+        check_key(key)?;
         self.check_room()?;
-        self.buffer.set_with_flags(&key, value, ops).map_err(|error| write_error(&key, error))
+        self.buffer.set_with_flags(key, value, ops).map_err(|error| write_error(key, error))
     }
 
     // ---- Flushing ----
@@ -423,7 +423,7 @@ impl PipelinedTransaction {
         let (found, flushed, stored) = (Vec::new(), Vec::new(), Vec::new());
         let mut request = OwnReadRequest { start_ts, generation, found, flushed, stored };
         for key in keys {
-            match self.find(&key) {
+            match self.find(key.as_slice()) {
                 Found::Here(Buffered::Value(value)) => request.found.push(pair(&key, &value)),
                 Found::Here(Buffered::Deleted) => {}
                 Found::Here(Buffered::Unknown) => request.stored.push(key),
@@ -443,9 +443,9 @@ impl PipelinedTransaction {
     }
 
     /// Unknown is what has certainly not been flushed.
-    fn find(&self, key: &Key) -> Found {
+    fn find(&self, key: &[u8]) -> Found {
         let buffers = [Some(&self.buffer), self.flushing.as_ref()];
-        let newest = buffers.into_iter().flatten().find_map(|buffer| buffer.get(key.as_slice()));
+        let newest = buffers.into_iter().flatten().find_map(|buffer| buffer.get(key));
         match newest {
             Some(ValueRef::Put(value)) => Found::Here(Buffered::Value(value.to_bytes())),
             Some(ValueRef::Tombstone) => Found::Here(Buffered::Deleted),
@@ -454,9 +454,10 @@ impl PipelinedTransaction {
         }
     }
 
-    fn may_be_flushed(&self, key: &Key) -> bool {
+    fn may_be_flushed(&self, key: &[u8]) -> bool {
         let has_flushed = self.generation > u64::from(self.is_flushing());
-        has_flushed && self.range.as_ref().is_some_and(|(first, last)| first <= key && key <= last)
+        has_flushed
+            && self.range.as_ref().is_some_and(|(first, last)| first.as_slice() <= key && key <= last.as_slice())
     }
 
     // ---- Ending ----

@@ -349,7 +349,8 @@ fn is_locked(lock: kvrpcpb::LockInfo) -> kvrpcpb::KeyError {
 
 /// A pessimistic transaction that has locked nothing.
 fn pessimistic() -> Transaction {
-    Transaction::new(&Config::default(), start_ts(), Time::from_millis(1), options()).into_pessimistic()
+    let config = Config::default();
+    Transaction::new(&config, start_ts(), Time::from_millis(1), options()).into_pessimistic(&config)
 }
 
 fn as_keys(keys: &[&str]) -> Vec<Key> {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tikv_proto::kvrpcpb::prewrite_request::PessimisticAction;
-use tikv_proto::kvrpcpb::{Op, PrewriteRequest};
+use tikv_proto::kvrpcpb::prewrite_request::{ForUpdateTsConstraint, PessimisticAction};
+use tikv_proto::kvrpcpb::{Assertion, Op, PrewriteRequest};
 
 use super::*;
 use crate::machine::Abandoned;
-use crate::txn::UnlockedWrites;
+use crate::txn::{CommitRequest, PessimisticCommit, UnlockedWrites};
 
 fn commit(txn: &mut Transaction) -> Script<Commit> {
     let request = txn.begin_commit().expect("a request");
@@ -59,6 +59,44 @@ fn prewrite_says_which_keys_are_locked_and_when_and_keeps_the_primary() {
     let end = script.expect_done();
     txn.end_commit(&end);
     assert_eq!(txn.release(), None);
+}
+
+/// Keys whose region has split are sent again, and with them what TiKV has to know of each.
+#[test]
+fn what_a_request_says_of_a_key_goes_with_it_into_another_region() {
+    let checked = Mutation { action: CHECKED, ..Mutation::insert("a", "1") };
+    let locked = Mutation {
+        action: LOCKED,
+        assertion: Assertion::Exist,
+        expected_for_update_ts: ts(1_900),
+        ..Mutation::put("h", "2")
+    };
+    let pessimistic = PessimisticCommit { for_update_ts: ts(2_000), primary_is_locked: false, in_doubt: Vec::new() };
+    let commit = Commit::new(CommitRequest {
+        start_ts: start_ts(),
+        started_at: Time::ZERO,
+        mutations: mutations([checked, locked]),
+        pessimistic: Some(pessimistic),
+        options: options(),
+    });
+    let mut script = Script::with_knowledge(commit, two_regions());
+    let constraint = |index| ForUpdateTsConstraint { index, expected_for_update_ts: ts(1_900).version() };
+    script.expect_call(1, |request: &PrewriteRequest| {
+        assert_eq!(actions(request), [(Op::Insert, CHECKED), (Op::Put, LOCKED)]);
+        assert_eq!(request.for_update_ts_constraints, [constraint(1)]);
+    });
+    script.region_error(split_into([(2, "".."f"), (4, "f".."m")]));
+    sleep_through(&mut script);
+    script.expect_call(1, |request: &PrewriteRequest| {
+        assert_eq!(actions(request), [(Op::Insert, CHECKED)]);
+        assert_eq!(request.mutations[0].value, "1");
+        assert_eq!(request.for_update_ts_constraints, []);
+    });
+    script.expect_call(1, |request: &PrewriteRequest| {
+        assert_eq!(actions(request), [(Op::Put, LOCKED)]);
+        assert_eq!((&request.mutations[0].value[..], request.mutations[0].assertion()), (&b"2"[..], Assertion::Exist));
+        assert_eq!(request.for_update_ts_constraints, [constraint(0)]);
+    });
 }
 
 #[test]

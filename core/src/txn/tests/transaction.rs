@@ -1,5 +1,5 @@
 use super::*;
-use crate::membuffer::{FlagOp, KeyFlags};
+use crate::membuffer::{FlagOp, KeyFlags, Limits};
 use crate::txn::{Buffered, Transaction, TxnState};
 use tikv_proto::kvrpcpb::Op;
 
@@ -32,6 +32,26 @@ fn the_request_of_a_commit_tells_all() {
     let request = txn.begin_commit().expect("mutations");
     assert_eq!((request.start_ts, request.started_at), (start_ts(), Time::ZERO));
     assert_eq!((request.mutations, request.options.txn_source), (mutations([Mutation::put("a", "1")]), 7));
+}
+
+#[test]
+fn what_a_transaction_has_written_belongs_to_its_commit_as_soon_as_that_begins() {
+    let mut txn = open();
+    txn.set("a", "1").expect("open");
+    txn.delete("bc").expect("open");
+    assert_eq!(txn.size(), (2, 4));
+    let request = txn.begin_commit().expect("mutations");
+    assert_eq!(request.mutations.len(), 2);
+    assert_eq!((txn.size(), txn.buffer().len(), txn.buffer().footprint()), ((2, 4), 0, 0));
+}
+
+#[test]
+fn a_transaction_keeps_the_writes_that_cannot_be_committed() {
+    let mut txn = open();
+    txn.set("a", "12345").expect("open");
+    txn.buffer_mut().expect("open").set_limits(Limits { total_bytes: 3, ..Limits::NONE });
+    assert!(matches!(txn.begin_commit(), Err(Error::TxnTooLarge { .. })));
+    assert_eq!((txn.state(), txn.size(), txn.buffer().len()), (TxnState::RolledBack, (1, 6), 1));
 }
 
 #[test]

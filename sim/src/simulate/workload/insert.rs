@@ -68,12 +68,12 @@ impl Script for Writes {
         for (key, write) in &self.writes {
             let exists = found.contains_key(key);
             if *write == Write::Delete || exists {
-                written(txn.delete(key.clone()))?;
+                written(txn.delete(key))?;
                 continue;
             }
-            written(txn.insert(key.clone(), self.value.to_string()))?;
+            written(txn.insert(key, self.value.to_string()))?;
             if *write == Write::InsertAndDelete {
-                written(txn.delete(key.clone()))?;
+                written(txn.delete(key))?;
             }
         }
         Ok(Step::Commit)

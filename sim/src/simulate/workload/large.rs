@@ -54,7 +54,7 @@ impl Script for Access {
                     // Deletions too, so that keys come and go.
                     let deletes = *value % 7 == 0;
                     written(match deletes {
-                        true => txn.delete(key.clone()),
+                        true => txn.delete(key),
                         false => txn.set(key.clone(), value.to_string()),
                     })?;
                 }

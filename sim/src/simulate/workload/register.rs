@@ -59,7 +59,7 @@ impl Script for Access {
         match self.write {
             Write::None => {}
             Write::Value(value) => written(txn.set(self.key.clone(), value.to_string()))?,
-            Write::Delete(_) => written(txn.delete(self.key.clone()))?,
+            Write::Delete(_) => written(txn.delete(&self.key))?,
         }
         Ok(Step::Commit)
     }

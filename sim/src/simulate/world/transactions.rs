@@ -175,7 +175,7 @@ impl World {
         let started_at = self.local_now(index);
         let options = self.commit_options(index, session);
         let txn = Transaction::new(self.config_of(index), start_ts, started_at, options);
-        let txn = if script.is_pessimistic() { txn.into_pessimistic() } else { txn };
+        let txn = if script.is_pessimistic() { txn.into_pessimistic(self.config_of(index)) } else { txn };
         let (read_through, reading) = (ReadThrough::new(start_ts), Reading::default());
         let open = Open { txn, script, read_through, reading, fair: Vec::new() };
         self.next_step(index, session, Box::new(open))

@@ -121,8 +121,8 @@ impl Worker {
             *balance = amount(&value)?;
         }
         let moved = balances[0].min(1 + self.dice.below(10) as i64);
-        txn.put(from.clone(), (balances[0] - moved).to_string())?;
-        txn.put(to.clone(), (balances[1] + moved).to_string())?;
+        txn.put(from, (balances[0] - moved).to_string())?;
+        txn.put(to, (balances[1] + moved).to_string())?;
         txn.commit().await?;
         Ok(())
     }
