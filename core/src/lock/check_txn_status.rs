@@ -258,7 +258,7 @@ impl CheckTxnStatus {
             is_txn_file: self.met.as_ref().is_some_and(|met| met.is_txn_file),
         };
         let options = lock_options(&self.options, cx.config());
-        let mut call = RegionCall::to_key(self.primary.clone(), request, options, self.backoff.take()).repeatable();
+        let mut call = RegionCall::to_key(request, options, self.backoff.take()).repeatable();
         match call.start(cx) {
             Poll::Ready(end) => self.on_answer(cx, end),
             Poll::Pending => {

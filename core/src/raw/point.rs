@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tikv_proto::kvrpcpb;
 
-use super::{RawOptions, check_key};
+use super::RawOptions;
 use crate::backoff::budget;
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{Key, check_key};
 use crate::machine::{Context, Event, Machine, Token};
-use crate::request::StoreRequest;
+use crate::request::KeyedRequest;
 use crate::route::{self, CallEnd, CallError, RegionCall};
 
 /// Value of a key, `None` if absent. An empty value is a value. client-go: `rawkv.Client.Get`.
@@ -35,8 +35,8 @@ pub type CompareAndSwap = Point<kvrpcpb::RawCasRequest>;
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn get(config: &Config, key: Key, options: &RawOptions) -> Result<Get, Error> {
     let request =
-        kvrpcpb::RawGetRequest { key: key.to_bytes(), cf: options.column_family.clone(), ..Default::default() };
-    Point::new(config, key, request, options)
+        kvrpcpb::RawGetRequest { key: key.into_bytes(), cf: options.column_family.clone(), ..Default::default() };
+    Point::new(config, request, options)
 }
 
 /// A [`Put`] of `key`. The pair lives for `ttl` (whole seconds, rounded up), or for ever.
@@ -46,14 +46,14 @@ pub fn get(config: &Config, key: Key, options: &RawOptions) -> Result<Get, Error
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn put(config: &Config, key: Key, value: Bytes, ttl: Option<Duration>, options: &RawOptions) -> Result<Put, Error> {
     let request = kvrpcpb::RawPutRequest {
-        key: key.to_bytes(),
+        key: key.into_bytes(),
         value,
         ttl: ttl_seconds(ttl),
         cf: options.column_family.clone(),
         for_cas: options.atomic,
         ..Default::default()
     };
-    Point::new(config, key, request, options)
+    Point::new(config, request, options)
 }
 
 /// A [`Delete`] of `key`.
@@ -63,12 +63,12 @@ pub fn put(config: &Config, key: Key, value: Bytes, ttl: Option<Duration>, optio
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn delete(config: &Config, key: Key, options: &RawOptions) -> Result<Delete, Error> {
     let request = kvrpcpb::RawDeleteRequest {
-        key: key.to_bytes(),
+        key: key.into_bytes(),
         cf: options.column_family.clone(),
         for_cas: options.atomic,
         ..Default::default()
     };
-    Point::new(config, key, request, options)
+    Point::new(config, request, options)
 }
 
 /// A [`GetKeyTtl`] of `key`.
@@ -78,8 +78,8 @@ pub fn delete(config: &Config, key: Key, options: &RawOptions) -> Result<Delete,
 /// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
 pub fn get_key_ttl(config: &Config, key: Key, options: &RawOptions) -> Result<GetKeyTtl, Error> {
     let request =
-        kvrpcpb::RawGetKeyTtlRequest { key: key.to_bytes(), cf: options.column_family.clone(), ..Default::default() };
-    Point::new(config, key, request, options)
+        kvrpcpb::RawGetKeyTtlRequest { key: key.into_bytes(), cf: options.column_family.clone(), ..Default::default() };
+    Point::new(config, request, options)
 }
 
 /// A [`CompareAndSwap`] of `key`: `new` is written if the value is `previous` (`None`: if the key is absent). An attempt
@@ -100,14 +100,14 @@ pub fn compare_and_swap(
         return Err(Error::InvalidArgument(Arc::from("compare_and_swap requires the atomic mode")));
     }
     let request = kvrpcpb::RawCasRequest {
-        key: key.to_bytes(),
+        key: key.into_bytes(),
         value: new,
         previous_not_exist: previous.is_none(),
         previous_value: previous.unwrap_or_default(),
         cf: options.column_family.clone(),
         ..Default::default()
     };
-    let mut point = Point::new(config, key, request, options)?;
+    let mut point = Point::new(config, request, options)?;
     if !config.has_canary(Canary::SwapsRepeated) {
         point.call = point.call.at_most_once();
     }
@@ -144,7 +144,7 @@ pub struct Swapped {
 }
 
 /// A raw request for one key, and what its response means.
-pub trait PointRequest: StoreRequest {
+pub trait PointRequest: KeyedRequest {
     /// What the response means.
     type Output;
 
@@ -157,10 +157,10 @@ pub trait PointRequest: StoreRequest {
 }
 
 impl<R: PointRequest> Point<R> {
-    fn new(config: &Config, key: Key, request: R, options: &RawOptions) -> Result<Self, Error> {
-        check_key(&key)?;
+    fn new(config: &Config, request: R, options: &RawOptions) -> Result<Self, Error> {
+        check_key(request.key())?;
         let backoff = route::budget(config, budget::RAW);
-        let call = RegionCall::to_key(key, request, options.call.clone(), backoff);
+        let call = RegionCall::to_key(request, options.call.clone(), backoff);
         Ok(Point { call })
     }
 
@@ -174,7 +174,7 @@ impl<R: PointRequest> Point<R> {
                 Error::Refused { operation, address, message: message.into() }
             }),
             Err(cause) if undetermined => {
-                let key = self.call.key().cloned().unwrap_or_default();
+                let key = self.call.request().key().clone().into();
                 Err(Error::UndeterminedWrite { key, cause: Box::new(cause) })
             }
             Err(error) => Err(error),

@@ -20,6 +20,7 @@ mod tests;
 use std::fmt;
 use std::hash::Hash;
 
+use bytes::Bytes;
 pub use call_context::CallContext;
 pub use encode::decode_response;
 pub use shared::Shared;
@@ -85,6 +86,17 @@ pub trait StoreRequest: prost::Message + fmt::Debug + Default + Clone + Eq + Has
 
     /// The typed response, or what came instead.
     fn unwrap_response(response: Response) -> Result<Self::Response, Box<Response>>;
+
+    /// The key whose region it goes to, if it is a [`KeyedRequest`].
+    fn routing_key(&self) -> Option<&Bytes> {
+        None
+    }
+}
+
+/// A request for one key, which says by itself to which region it goes.
+pub trait KeyedRequest: StoreRequest {
+    /// The key.
+    fn key(&self) -> &Bytes;
 }
 
 /// A response message of the table.

@@ -1,10 +1,11 @@
 //! The table of commands and what is generated from it.
 
+use bytes::Bytes;
 use prost::Message;
 use tikv_proto::tikvpb::{BatchCommandsEmptyRequest, BatchCommandsEmptyResponse};
 use tikv_proto::{coprocessor, debugpb, errorpb, kvrpcpb, mpp};
 
-use super::{Access, Method, RequestFacts, Shared, StoreRequest, StoreResponse};
+use super::{Access, KeyedRequest, Method, RequestFacts, Shared, StoreRequest, StoreResponse};
 
 macro_rules! method {
     (batch $slot:literal) => {
@@ -117,7 +118,7 @@ macro_rules! unstored {
 
 macro_rules! requests {
     ($($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty $([$layout:ident])?, $text:literal, $path:literal,
-        ($($method:tt)+), $scope:ident, $access:ident $(, $shares_messages:ident)?;)+) => {
+        ($($method:tt)+), $scope:ident, $access:ident $(, $shares_messages:ident)? $(=> $key:ident)?;)+) => {
         /// Which command a request is. client-go: `tikvrpc.CmdType`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum RequestKind {
@@ -169,7 +170,7 @@ macro_rules! requests {
             /// If the bytes are not such a message.
             pub fn decode_request(
                 self,
-                bytes: bytes::Bytes,
+                bytes: Bytes,
             ) -> Result<(Option<kvrpcpb::Context>, Request), prost::DecodeError> {
                 match self {
                     $(RequestKind::$name => {
@@ -184,7 +185,7 @@ macro_rules! requests {
             /// # Errors
             ///
             /// If the bytes are not such a message.
-            pub fn decode_response(self, bytes: bytes::Bytes) -> Result<Response, prost::DecodeError> {
+            pub fn decode_response(self, bytes: Bytes) -> Result<Response, prost::DecodeError> {
                 match self {
                     $(RequestKind::$name => {
                         <$response>::decode(bytes).map(|response| Response::$name(stored!(response $(, $layout)?)))
@@ -246,7 +247,7 @@ macro_rules! requests {
 
             /// The message as it travels.
             #[must_use]
-            pub fn encode_to_bytes(&self) -> bytes::Bytes {
+            pub fn encode_to_bytes(&self) -> Bytes {
                 match self {
                     $(Response::$name(response) => response.encode_to_vec().into(),)+
                 }
@@ -263,7 +264,14 @@ macro_rules! requests {
             }
         }
 
-        $(typed! { $name($request) -> $response $([$layout])?, $scope $(, $shares_messages)? })+
+        $(typed! { $name($request) -> $response $([$layout])?, $scope $(, $shares_messages)? $(=> $key)? })+
+        $($(
+            impl KeyedRequest for $request {
+                fn key(&self) -> &Bytes {
+                    &self.$key
+                }
+            }
+        )?)+
     };
 }
 
@@ -282,7 +290,7 @@ macro_rules! of_region_error {
 // Implements the typed view of a row. Of two rows with the same messages only one can have it.
 macro_rules! typed {
     ($name:ident($request:ty) -> $response:ty $([$layout:ident])?, $scope:ident, shares_messages) => {};
-    ($name:ident($request:ty) -> $response:ty $([$layout:ident])?, $scope:ident) => {
+    ($name:ident($request:ty) -> $response:ty $([$layout:ident])?, $scope:ident $(=> $key:ident)?) => {
         impl StoreRequest for $request {
             type Response = $response;
             const KIND: RequestKind = RequestKind::$name;
@@ -297,6 +305,10 @@ macro_rules! typed {
                     other => Err(Box::new(other)),
                 }
             }
+
+            $(fn routing_key(&self) -> Option<&Bytes> {
+                Some(&self.$key)
+            })?
         }
 
         impl From<$response> for Response {
@@ -326,7 +338,7 @@ macro_rules! typed {
 requests! {
     /// Newest version of a key at a timestamp.
     Get(kvrpcpb::GetRequest) -> kvrpcpb::GetResponse, "Get", "/tikvpb.Tikv/KvGet",
-        (batch 1), region, Read;
+        (batch 1), region, Read => key;
     /// Newest versions of the keys in a range at a timestamp.
     Scan(kvrpcpb::ScanRequest) -> kvrpcpb::ScanResponse, "Scan", "/tikvpb.Tikv/KvScan",
         (batch 2), region, Read;
@@ -365,10 +377,10 @@ requests! {
         (batch 24), region, Write;
     /// Extends the life of a transaction.
     TxnHeartBeat(kvrpcpb::TxnHeartBeatRequest) -> kvrpcpb::TxnHeartBeatResponse, "TxnHeartBeat", "/tikvpb.Tikv/KvTxnHeartBeat",
-        (batch 26), region, Write;
+        (batch 26), region, Write => primary_lock;
     /// What became of a transaction, asked at its primary key.
     CheckTxnStatus(kvrpcpb::CheckTxnStatusRequest) -> kvrpcpb::CheckTxnStatusResponse, "CheckTxnStatus", "/tikvpb.Tikv/KvCheckTxnStatus",
-        (batch 25), region, Write;
+        (batch 25), region, Write => primary_key;
     /// Whether the secondaries of an async-commit transaction are locked.
     CheckSecondaryLocks(kvrpcpb::CheckSecondaryLocksRequest) -> kvrpcpb::CheckSecondaryLocksResponse, "CheckSecondaryLocks", "/tikvpb.Tikv/KvCheckSecondaryLocks",
         (batch 33), region, Write;
@@ -386,19 +398,19 @@ requests! {
         (batch 38), region, Read;
     /// Value of a raw key.
     RawGet(kvrpcpb::RawGetRequest) -> kvrpcpb::RawGetResponse, "RawGet", "/tikvpb.Tikv/RawGet",
-        (batch 13), region, Read;
+        (batch 13), region, Read => key;
     /// Values of raw keys.
     RawBatchGet(kvrpcpb::RawBatchGetRequest) -> kvrpcpb::RawBatchGetResponse, "RawBatchGet", "/tikvpb.Tikv/RawBatchGet",
         (batch 14), region, Read;
     /// Writes a raw key.
     RawPut(kvrpcpb::RawPutRequest) -> kvrpcpb::RawPutResponse, "RawPut", "/tikvpb.Tikv/RawPut",
-        (batch 15), region, Write;
+        (batch 15), region, Write => key;
     /// Writes raw keys.
     RawBatchPut(kvrpcpb::RawBatchPutRequest) -> kvrpcpb::RawBatchPutResponse, "RawBatchPut", "/tikvpb.Tikv/RawBatchPut",
         (batch 16), region, Write;
     /// Deletes a raw key.
     RawDelete(kvrpcpb::RawDeleteRequest) -> kvrpcpb::RawDeleteResponse, "RawDelete", "/tikvpb.Tikv/RawDelete",
-        (batch 17), region, Write;
+        (batch 17), region, Write => key;
     /// Deletes raw keys.
     RawBatchDelete(kvrpcpb::RawBatchDeleteRequest) -> kvrpcpb::RawBatchDeleteResponse, "RawBatchDelete", "/tikvpb.Tikv/RawBatchDelete",
         (batch 18), region, Write;
@@ -410,10 +422,10 @@ requests! {
         (batch 19), region, Read;
     /// Remaining life of a raw key.
     RawGetKeyTtl(kvrpcpb::RawGetKeyTtlRequest) -> kvrpcpb::RawGetKeyTtlResponse, "RawGetKeyTTL", "/tikvpb.Tikv/RawGetKeyTTL",
-        (unary), region, Read;
+        (unary), region, Read => key;
     /// Writes a raw key if it has an expected value.
     RawCompareAndSwap(kvrpcpb::RawCasRequest) -> kvrpcpb::RawCasResponse, "RawCompareAndSwap", "/tikvpb.Tikv/RawCompareAndSwap",
-        (unary), region, Write;
+        (unary), region, Write => key;
     /// Checksum of raw ranges.
     RawChecksum(kvrpcpb::RawChecksumRequest) -> kvrpcpb::RawChecksumResponse, "RawChecksum", "/tikvpb.Tikv/RawChecksum",
         (unary), region, Read;

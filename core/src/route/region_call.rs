@@ -37,7 +37,7 @@ use crate::key::Key;
 use crate::knowledge::regions::Region;
 use crate::knowledge::stores::Store;
 use crate::machine::{Context, CurrentPhase, Event, Machine, SleepReason, Token, phases};
-use crate::request::{Access, CallContext, RequestKind, Response, Shared, StoreRequest, StoreResponse};
+use crate::request::{Access, CallContext, KeyedRequest, RequestKind, Response, Shared, StoreRequest, StoreResponse};
 use crate::time::{Time, whole_ms};
 
 /// A read with a smaller time limit than this asks other replicas when the limit has passed, without a pause. client-go:
@@ -101,9 +101,10 @@ pub struct RegionCall<R> {
     phase: Phase,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Target {
-    Key(Key),
+    /// The one that holds the key of the request.
+    Key,
     Region,
 }
 
@@ -132,12 +133,14 @@ enum AfterSleep {
 /// The end of a step.
 type Step<R> = Poll<CallEnd<<R as StoreRequest>::Response>>;
 
-impl<R: StoreRequest> RegionCall<R> {
-    /// A call to whichever region holds `key`.
-    pub fn to_key(key: Key, request: impl Into<Shared<R>>, options: CallOptions, backoff: Backoff) -> Self {
-        RegionCall::new(Target::Key(key), request.into(), options, backoff)
+impl<R: KeyedRequest> RegionCall<R> {
+    /// A call to whichever region holds the key of the request.
+    pub fn to_key(request: impl Into<Shared<R>>, options: CallOptions, backoff: Backoff) -> Self {
+        RegionCall::new(Target::Key, request.into(), options, backoff)
     }
+}
 
+impl<R: StoreRequest> RegionCall<R> {
     /// A call to `region`.
     pub fn to_region(
         region: Arc<Region>,
@@ -178,13 +181,10 @@ impl<R: StoreRequest> RegionCall<R> {
         self
     }
 
-    /// The key of a call to a key.
+    /// What is asked.
     #[must_use]
-    pub fn key(&self) -> Option<&Key> {
-        match &self.target {
-            Target::Key(key) => Some(key),
-            Target::Region => None,
-        }
+    pub fn request(&self) -> &R {
+        &self.request
     }
 
     /// Whether an attempt may have been executed whose answer has not come.
@@ -215,18 +215,20 @@ impl<R: StoreRequest> RegionCall<R> {
     }
 
     fn locate_or_send(&mut self, cx: &mut Context<'_>) -> Step<R> {
-        match &self.target {
+        match self.target {
             Target::Region => {
                 let Some(region) = self.region.take() else { return Poll::Pending };
                 let is_fresh = std::mem::take(&mut self.is_fresh);
                 self.send(cx, if is_fresh { Selector::fresh(region) } else { Selector::new(region) })
             }
-            Target::Key(key) => {
+            Target::Key => {
+                let Some(key) = self.request.routing_key() else { return Poll::Pending };
                 // As most regions are: then nothing has to be kept for the case that they are not.
-                if let Some(region) = cx.knowledge().regions.lookup(cx.now(), key.as_slice()) {
+                if let Some(region) = cx.knowledge().regions.lookup(cx.now(), key) {
                     return self.send(cx, Selector::fresh(region));
                 }
-                let locate = Locate::new(Place::Of(key.clone()), self.backoff.take());
+                let key = Key::from(key.clone());
+                let locate = Locate::new(Place::Of(key), self.backoff.take());
                 let mut locate = locate.with_deadline(self.options.deadline);
                 match locate.start(cx) {
                     Poll::Ready(located) => self.on_located(cx, located),
@@ -378,8 +380,8 @@ impl<R: StoreRequest> RegionCall<R> {
     }
 
     fn relocate(&mut self, cx: &mut Context<'_>) -> Step<R> {
-        match &self.target {
-            Target::Key(_) => self.locate_or_send(cx),
+        match self.target {
+            Target::Key => self.locate_or_send(cx),
             Target::Region => {
                 let (_, last) = self.history();
                 self.backoff.note_earlier(R::FACTS.name, self.attempts, last.clone());

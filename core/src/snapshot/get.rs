@@ -17,12 +17,12 @@ use std::task::Poll;
 use tikv_proto::kvrpcpb;
 
 use super::pass_locks::{Blocked, PassLocks, Passed};
-use super::{Read, ReadThrough, SnapshotOptions, Value, check_key, refusal, value};
+use super::{Read, ReadThrough, SnapshotOptions, Value, refusal, value};
 use crate::backoff::{Backoff, budget};
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::error::{Error, KeyError, LockInfo};
-use crate::key::Key;
+use crate::key::{Key, check_key};
 use crate::machine::{Context, CurrentPhase, Event, Machine, Token, phases};
 use crate::request::Shared;
 use crate::route::{self, CallEnd, RegionCall};
@@ -34,7 +34,6 @@ const MAX_SKIPPED: u32 = 64;
 /// Reads one key; see the [module documentation](self). Ends with `None` if there is no value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Get {
-    key: Key,
     request: Shared<kvrpcpb::GetRequest>,
     options: SnapshotOptions,
     read_through: ReadThrough,
@@ -70,12 +69,11 @@ impl Get {
     pub fn new(config: &Config, key: Key, options: SnapshotOptions, read_through: ReadThrough) -> Self {
         let request = kvrpcpb::GetRequest {
             context: None,
-            key: key.to_bytes(),
+            key: key.into_bytes(),
             version: version(config, options.read_ts),
             need_commit_ts: options.need_commit_ts,
         };
         Get {
-            key,
             request: Shared::new(request),
             read_through: at(read_through, options.read_ts),
             options,
@@ -92,7 +90,7 @@ impl Get {
         let (first, met_lock) = (self.calls == 0, self.first_lock.is_some());
         let options = self.options.call_options(self.options.call.timeout, first, met_lock, &self.read_through);
         self.calls += 1;
-        let call = RegionCall::to_key(self.key.clone(), self.request.clone(), options, self.backoff.take());
+        let call = RegionCall::to_key(self.request.clone(), options, self.backoff.take());
         let mut call = Box::new(call);
         match call.start(cx) {
             Poll::Ready(end) => self.on_answer(cx, end),
@@ -179,7 +177,7 @@ impl Machine for Get {
     type Output = Output;
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
-        match self.options.check().and_then(|()| check_key(&self.key)) {
+        match self.options.check().and_then(|()| check_key(&self.request.key)) {
             Ok(()) => self.send(cx),
             Err(error) => self.done(Err(error)),
         }

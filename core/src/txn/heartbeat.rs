@@ -187,7 +187,7 @@ impl Heartbeat {
             ..TxnHeartBeatRequest::default()
         };
         let backoff = route::budget(config, budget::KEEP_ALIVE);
-        let call = RegionCall::to_key(self.primary.clone(), request, self.options.clone(), backoff).repeatable();
+        let call = RegionCall::to_key(request, self.options.clone(), backoff).repeatable();
         self.call(cx, call, pushed_to, RegionCall::start)
     }
 

@@ -174,7 +174,7 @@ fn a_cluster_of_one_store_recovers_from_its_restart() {
     let mut lonely = region(1, "".."");
     lonely.replicas.truncate(1);
     let knowledge = knowledge(KeyCodec::Txn, [lonely]);
-    let call = RegionCall::to_key(Key::from("k"), get_request(), options(), budget_of(40));
+    let call = RegionCall::to_key(get_request(), options(), budget_of(40));
     let mut script = Script::with_knowledge(call, knowledge);
     let mut described = pd_region(1, 1, "".."");
     described.region.peers.truncate(1);
@@ -206,7 +206,7 @@ fn a_cluster_of_one_store_recovers_from_its_restart() {
 
 #[test]
 fn a_store_that_comes_back_elsewhere_is_found_there() {
-    let call = RegionCall::to_key(Key::from("k"), get_request(), options(), budget_of(40));
+    let call = RegionCall::to_key(get_request(), options(), budget_of(40));
     let mut script = Script::with_knowledge(call, one_region());
     for store in 1..=3 {
         script.expect_call(store, |_: &kvrpcpb::GetRequest| {});

@@ -14,7 +14,7 @@ fn script(options: CallOptions) -> Script<Get> {
 }
 
 fn by_itself(options: CallOptions, knowledge: Knowledge) -> Script<Get> {
-    let call = RegionCall::to_key(Key::from("k"), get_request(), options, budget_of(40));
+    let call = RegionCall::to_key(get_request(), options, budget_of(40));
     Script::with_knowledge(call, knowledge)
 }
 

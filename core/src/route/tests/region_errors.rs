@@ -234,7 +234,7 @@ fn of_several_errors_the_one_that_matters_most_counts() {
 
 /// A get of "k" that has to find its region by itself.
 fn get_by_key(knowledge: Knowledge) -> Script<RegionCall<kvrpcpb::GetRequest>> {
-    let call = RegionCall::to_key(Key::from("k"), get_request(), options(), budget_of(40));
+    let call = RegionCall::to_key(get_request(), options(), budget_of(40));
     Script::with_knowledge(call, knowledge)
 }
 
