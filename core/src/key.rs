@@ -13,19 +13,6 @@ mod tests;
 /// The longest key that TiKV accepts, in bytes (client-go limits keys to what fits 16 bits).
 pub const MAX_KEY_BYTES: usize = u16::MAX as usize;
 
-/// Whether TiKV would take it for a key.
-///
-/// # Errors
-///
-/// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
-pub(crate) fn check_key(key: &[u8]) -> Result<(), Error> {
-    match key.len() {
-        0 => Err(Error::EmptyKey),
-        1..=MAX_KEY_BYTES => Ok(()),
-        actual_bytes => Err(Error::KeyTooLarge { actual_bytes, limit_bytes: MAX_KEY_BYTES }),
-    }
-}
-
 /// A key: any bytes, ordered as bytes. Cloning shares the bytes.
 ///
 /// ```
@@ -165,6 +152,19 @@ impl From<Key> for Bytes {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Whether TiKV would take it for a key.
+///
+/// # Errors
+///
+/// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
+pub(crate) fn check_key(key: &[u8]) -> Result<(), Error> {
+    match key.len() {
+        0 => Err(Error::EmptyKey),
+        1..=MAX_KEY_BYTES => Ok(()),
+        actual_bytes => Err(Error::KeyTooLarge { actual_bytes, limit_bytes: MAX_KEY_BYTES }),
     }
 }
 

@@ -13,9 +13,10 @@ const REQUEST_IDS_FIELD: u32 = 2;
 /// The longest head of the list of ids: key and length.
 const MAX_HEAD_BYTES: usize = 1 + 5;
 
-/// Space for requests is allocated in pieces of this size, or, where frames are larger, in such that hold a frame.
+/// Space for requests is allocated in pieces of this size, or, where frames are larger, in such that hold a frame, up to the
+/// second size: a stream that is idle keeps a piece.
 const PIECE_BYTES: usize = 16 * 1024;
-const MAX_PIECE_BYTES: usize = 256 * 1024;
+const MAX_PIECE_BYTES: usize = 64 * 1024;
 
 /// This many abandoned requests, and half of all, are tolerated before the space they take is won back.
 const TOLERATED: usize = 64;
