@@ -5,8 +5,6 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 
-use crate::error::Error;
-
 #[cfg(test)]
 mod tests;
 
@@ -152,19 +150,6 @@ impl From<Key> for Bytes {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-/// Whether TiKV would take it for a key.
-///
-/// # Errors
-///
-/// [`Error::EmptyKey`], [`Error::KeyTooLarge`].
-pub(crate) fn check_key(key: &[u8]) -> Result<(), Error> {
-    match key.len() {
-        0 => Err(Error::EmptyKey),
-        1..=MAX_KEY_BYTES => Ok(()),
-        actual_bytes => Err(Error::KeyTooLarge { actual_bytes, limit_bytes: MAX_KEY_BYTES }),
     }
 }
 

@@ -15,5 +15,6 @@ mod tests;
 pub use fault::{Execution, Fault, FaultKind};
 pub use invalid_lock::InvalidLock;
 pub use key_error::{AssertionFailed, Conflict, ConflictReason, DeadlockInfo, KeyError, LockInfo};
+pub(crate) use operation::check_key;
 pub use operation::{CallFailure, Error};
 pub use pd::PdError;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AssertionFailed, Conflict, DeadlockInfo, Fault, InvalidLock, KeyError, LockInfo, PdError};
-use crate::key::Key;
+use crate::key::{Key, MAX_KEY_BYTES};
 use crate::timestamp::Timestamp;
 
 /// Why an operation did not succeed.
@@ -308,5 +308,14 @@ impl Error {
             Error::Undetermined { cause, .. } | Error::UndeterminedWrite { cause, .. } => cause.is_timeout(),
             _ => false,
         }
+    }
+}
+
+/// Refuses keys that no store would take.
+pub(crate) fn check_key(key: &[u8]) -> Result<(), Error> {
+    match key.len() {
+        0 => Err(Error::EmptyKey),
+        1..=MAX_KEY_BYTES => Ok(()),
+        actual_bytes => Err(Error::KeyTooLarge { actual_bytes, limit_bytes: MAX_KEY_BYTES }),
     }
 }

@@ -22,8 +22,8 @@ use tikv_proto::kvrpcpb::prewrite_request::PessimisticAction;
 use tikv_proto::kvrpcpb::{self, Assertion, AssertionLevel, Op};
 
 use crate::config::Config;
-use crate::error::Error;
-use crate::key::{Key, KeyRange, check_key};
+use crate::error::{Error, check_key};
+use crate::key::{Key, KeyRange};
 use crate::membuffer::{Flagged, KeyFlags, Limits, MemBuffer, ValueRef};
 use crate::route::Keyed;
 use crate::timestamp::Timestamp;
