@@ -222,6 +222,7 @@ impl<R: StoreRequest> RegionCall<R> {
                 self.send(cx, if is_fresh { Selector::fresh(region) } else { Selector::new(region) })
             }
             Target::Key => {
+                // There is one: calls to a key are made of nothing but a `KeyedRequest`.
                 let Some(key) = self.request.routing_key() else { return Poll::Pending };
                 // As most regions are: then nothing has to be kept for the case that they are not.
                 if let Some(region) = cx.knowledge().regions.lookup(cx.now(), key) {

@@ -377,6 +377,7 @@ impl Transaction {
 pub(super) fn checked(key: Key) -> Result<Key, Error> {
     check_key(key.as_slice()).map(|()| key)
 }
+
 #[cold]
 pub(super) fn write_error(key: &[u8], error: WriteError) -> Error {
     match error {
