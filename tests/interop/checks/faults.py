@@ -96,9 +96,9 @@ def verify(writers, readers):
             for prefix in (b"",) if writer.raw else (b"", *SECONDARIES):
                 keys = [prefix + key for key in known]
                 found = read(reader, writer.raw, keys)
-                lost = [key for key in writer.acknowledged if found.get(prefix + key) != writer.acknowledged[key]]
+                lost = [prefix + key for key, value in writer.acknowledged.items() if found.get(prefix + key) != value]
                 equal(lost, [], f"acknowledged by {writer}, lost to {reader}")
-                torn = [key for key in writer.doubtful if found.get(prefix + key, writer.doubtful[key]) != writer.doubtful[key]]
+                torn = [prefix + key for key, value in writer.doubtful.items() if found.get(prefix + key, value) != value]
                 equal(torn, [], f"never written by {writer}, but seen by {reader}")
 
 

@@ -20,7 +20,8 @@ pub struct PipelinedOptions {
     /// Regions whose locks are resolved at once when the transaction has ended. Default 8.
     pub resolve_concurrency: usize,
     /// How much of the time, in thousandths, flushes stand still, to leave TiKV room for others: each pauses before it begins,
-    /// as long as it takes for that by the mean of the last ones. Below 1000. Default 0. client-go: `WriteThrottleRatio`.
+    /// as long as it takes for that by the mean of the last ones, none of which counts for more than a minute. Below 1000.
+    /// Default 0. client-go: `WriteThrottleRatio`, without that bound.
     pub write_throttle_permille: u32,
     /// How many bytes of keys and values that were flushed and read again are remembered until the next flush. Default
     /// 16 MiB.

@@ -41,6 +41,10 @@ use crate::txn::{
 /// Who asks, for TiKV's statistics, unless the caller says something else. client-go: `PipelinedRequestSource`.
 const REQUEST_SOURCE: &str = "external_pdml";
 
+/// A flush counts as at most this long when the next ones are throttled: longer than the retries of a batch may sleep. What
+/// lasts longer has stood still with its process, or seen its clock jump, and would throttle all that follows for hours.
+const LONGEST_FLUSH: Duration = Duration::from_secs(60);
+
 /// A pipelined transaction between its calls. Plain data.
 ///
 /// ```
@@ -376,7 +380,7 @@ impl PipelinedTransaction {
             Ok(flushed) => {
                 self.primary_is_locked |= self.primary.is_some();
                 self.next_beat = flushed.next_beat.or(self.next_beat);
-                let us = u64::try_from(flushed.duration.as_micros()).unwrap_or(u64::MAX);
+                let us = u64::try_from(flushed.duration.min(LONGEST_FLUSH).as_micros()).unwrap_or(u64::MAX);
                 self.flush_us = weighted_mean(self.flush_us, us);
             }
             Err(error) => self.fail(error.clone()),

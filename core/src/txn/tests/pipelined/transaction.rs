@@ -208,27 +208,37 @@ fn the_requests_say_where_they_come_from_unless_the_caller_does() {
 #[test]
 fn a_throttled_transaction_pauses_in_proportion_to_how_long_its_flushes_take() {
     let mut txn = pipelined_with(|options| options.write_throttle_permille = 800);
-    let flush_in = |txn: &mut PipelinedTransaction, ms: u64, pause_ms: u64| {
-        put_all(txn, &["a"]);
-        let mut script = begin_flush(txn);
-        if pause_ms > 0 {
-            script.expect_sleep(|sleep, reason| {
-                assert_eq!((sleep.as_millis(), reason), (pause_ms.into(), SleepReason::WriteThrottle));
-            });
-            script.advance(Duration::from_millis(pause_ms)).wake();
-        }
-        let call = expect_flush(&mut script, &["a"], txn.generation());
-        script.advance(Duration::from_millis(ms));
-        accept_flush(&mut script, call);
-        while let Some(command) = script.next() {
-            assert!(matches!(command, Command::Sleep { .. } | Command::Cancel { .. }));
-        }
-        txn.end_flush(&script.expect_done());
-    };
     flush_in(&mut txn, 110, 0);
     flush_in(&mut txn, 220, 440);
     // 9/11 of 110 ms and 2/11 of 220 ms are 130 ms.
     flush_in(&mut txn, 1, 520);
+}
+
+/// A process that was stopped for an hour during a flush does not spend the next hours pausing.
+#[test]
+fn a_flush_during_which_the_process_stood_still_counts_as_a_minute() {
+    let mut txn = pipelined_with(|options| options.write_throttle_permille = 500);
+    flush_in(&mut txn, 60 * 60_000, 0);
+    flush_in(&mut txn, 5, 60_000);
+}
+
+/// One flush that takes so many milliseconds after a pause, both by virtual time.
+fn flush_in(txn: &mut PipelinedTransaction, ms: u64, pause_ms: u64) {
+    put_all(txn, &["a"]);
+    let mut script = begin_flush(txn);
+    if pause_ms > 0 {
+        script.expect_sleep(|sleep, reason| {
+            assert_eq!((sleep.as_millis(), reason), (pause_ms.into(), SleepReason::WriteThrottle));
+        });
+        script.advance(Duration::from_millis(pause_ms)).wake();
+    }
+    let call = expect_flush(&mut script, &["a"], txn.generation());
+    script.advance(Duration::from_millis(ms));
+    accept_flush(&mut script, call);
+    while let Some(command) = script.next() {
+        assert!(matches!(command, Command::Sleep { .. } | Command::Cancel { .. }));
+    }
+    txn.end_flush(&script.expect_done());
 }
 
 fn found(request: &super::super::super::OwnReadRequest) -> Vec<String> {
