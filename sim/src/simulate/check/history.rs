@@ -91,8 +91,11 @@ struct Held {
     released: Timestamp,
     /// Whether the lock has gone, unknown to its client: with its time, or with the memory of a store.
     is_lost: bool,
-    /// The timestamp of the lock that is there. A request that the client has given up may have raised it.
+    /// The timestamp of the lock that is there, zero for none. A request that the client has given up may have raised it.
+    /// Unknown if the lock is shared.
     actual: Timestamp,
+    /// The newest timestamp of a lock that has gone.
+    gone: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -305,6 +308,8 @@ impl History {
     pub(in crate::simulate) fn lock_taken(&mut self, start_ts: Timestamp, key: Key, lock_ts: Timestamp) -> Check {
         let held = self.held.entry(start_ts).or_default().entry(key).or_default();
         held.lock_ts = held.lock_ts.max(lock_ts);
+        // It may have gone before its client hears of it.
+        held.is_lost |= held.actual < lock_ts && held.gone >= lock_ts;
         let released = held.released;
         ensure(released < lock_ts, Rule::LocksKept, || {
             format!("transaction {start_ts} has a lock of {lock_ts}, and releases what it has locked up to {released}")
@@ -497,8 +502,10 @@ impl History {
             }
             Change::Unlocked { key } => {
                 self.locked.remove(key);
-                let losers = self.held.values_mut().filter_map(|held| held.get_mut(key));
-                losers.filter(|held| !held.lock_ts.is_zero()).for_each(|held| held.is_lost = true);
+                for held in self.held.values_mut().filter_map(|held| held.get_mut(key)) {
+                    held.gone = held.gone.max(std::mem::take(&mut held.actual));
+                    held.is_lost |= !held.lock_ts.is_zero();
+                }
                 Ok(())
             }
             Change::Ended { key, start_ts, op: Op::Rollback, .. } => self.rolled_back(key, *start_ts),

@@ -374,8 +374,34 @@ fn what_no_open_call_can_see_is_forgotten() {
 fn holding() -> History {
     let mut history = History::default();
     assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
+    assert_eq!(history.observe(&locked("a", 12)), Ok(()));
     assert_eq!(history.lock_taken(ts(10), key("a"), ts(12)), Ok(()));
     history
+}
+
+/// Transaction 10 locks a key pessimistically.
+fn locked(name: &str, for_update_ts: u64) -> Change {
+    Change::Locked { key: key(name), start_ts: ts(10), for_update_ts: ts(for_update_ts), async_commit: None }
+}
+
+#[test]
+fn a_lock_that_goes_is_lost_whether_its_client_has_heard_of_it_or_not() {
+    let unlocked = Change::Unlocked { key: key("a") };
+    let mut history = holding();
+    assert!(!history.has_lost_locks(ts(10)));
+    assert_eq!(history.observe(&unlocked), Ok(()));
+    assert!(history.has_lost_locks(ts(10)));
+    let mut history = History::default();
+    assert_eq!(history.begin(ts(10), Timestamp::ZERO), Ok(()));
+    assert_eq!(history.observe(&locked("a", 12)), Ok(()));
+    assert_eq!(history.observe(&unlocked), Ok(()));
+    assert!(!history.has_lost_locks(ts(10)), "it may be locked anew before the client is told");
+    let mut anew = history.clone();
+    assert_eq!(history.lock_taken(ts(10), key("a"), ts(12)), Ok(()));
+    assert!(history.has_lost_locks(ts(10)));
+    assert_eq!(anew.observe(&locked("a", 13)), Ok(()));
+    assert_eq!(anew.lock_taken(ts(10), key("a"), ts(13)), Ok(()));
+    assert!(!anew.has_lost_locks(ts(10)));
 }
 
 #[test]
