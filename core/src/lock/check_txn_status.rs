@@ -7,15 +7,22 @@
 //!     │                  ▲  │ PD failed    │
 //!     │                  │  ▼              ▼        answered
 //!     └──────────────────┼────────────► Asking ────────────────────► done
-//!                        │                 │ no trace of the transaction, though its lock is alive
-//!                        └── BackingOff ◄──┘
+//!                        │                 │ │ others share the lock   ▲
+//!                        │                 │ ▼ of its primary          │
+//!                        │                 │ RulingOut ────────────────┘
+//!                        │                 │ │
+//!                        └── BackingOff ◄──┴─┘ no trace of the transaction, though its lock is alive
 //! ```
 //!
 //! TiKV finds, at the primary, a lock (the transaction is alive; or its time is up, and TiKV rolls it back), a commit or
 //! rollback record, or nothing. Nothing can mean that the primary is still on its way, so that TiKV is asked to rule the
 //! transaction out (`rollback_if_not_exist`) only when the lock that was met has expired itself.
 //!
-//! client-go: `LockResolver.getTxnStatus`, `getTxnStatusFromLock`.
+//! Where others share the lock of the primary, TiKV looks no further ([`KeyError::PrimaryMismatch`]): the transaction has lost that
+//! lock, and may have ended. Two such transactions can share the locks of each other's primaries, and then nobody else would ever
+//! end them. `Cleanup` does look: it tells of a commit, and rules the transaction out if there is none.
+//!
+//! client-go: `LockResolver.getTxnStatus`, `getTxnStatusFromLock`, which give such a transaction up.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -38,6 +45,9 @@ use crate::timestamp::Timestamp;
 const OPERATION: &str = "CheckTxnStatus";
 /// How old PD's time may be to judge by it.
 const MAX_CLOCK_AGE: Duration = Duration::from_millis(500);
+/// A time at which every lock is alive: one that is there is never removed, as it might have to be committed. (At zero TiKV would
+/// not ask for its age.)
+const BEFORE_ALL_LOCKS_EXPIRE: u64 = 1;
 
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -118,6 +128,7 @@ enum Phase {
         alarm: Option<Token>,
     },
     Asking(Box<RegionCall<kvrpcpb::CheckTxnStatusRequest>>),
+    RulingOut(Box<RegionCall<kvrpcpb::CleanupRequest>>),
     BackingOff(Token),
 }
 
@@ -125,7 +136,8 @@ phases! {
     CheckTxnStatus: Phase;
     start => FetchingTimestamp | Asking | done;
     FetchingTimestamp => Asking | BackingOff | done;
-    Asking => FetchingTimestamp | BackingOff | done;
+    Asking => FetchingTimestamp | RulingOut | BackingOff | done;
+    RulingOut => BackingOff | done;
     BackingOff => FetchingTimestamp | Asking | done;
 }
 
@@ -327,9 +339,7 @@ impl CheckTxnStatus {
             KeyError::PrimaryMismatch(lock) if self.met_pessimistic() => {
                 self.done(Ok(TxnStatus::PrimaryMismatch(lock)), false)
             }
-            // The key was the primary of this transaction, and others share its lock by now: TiKV looks no further. The lock
-            // that was met may go by itself meanwhile.
-            error if error.is_of_shared_locks() => self.alive_without_primary(),
+            error if error.is_of_shared_locks() => self.on_shared(cx),
             error => self.done(Err(Error::Key(error)), false),
         }
     }
@@ -348,6 +358,54 @@ impl CheckTxnStatus {
             return self.alive_without_primary();
         }
         self.back_off(cx, BackoffKind::TxnNotFound, CallFailure::Key(Box::new(self.not_found())))
+    }
+
+    /// Others share the lock of its primary: it gets as long as the lock that was met.
+    fn on_shared(&mut self, cx: &mut Context<'_>) -> Poll<Checked> {
+        let ttl_ms = self.met.as_ref().map_or(0, |met| met.ttl_ms);
+        if ms_until_expired(self.current_ts, self.start_ts, ttl_ms) > 0 {
+            return self.alive_without_primary();
+        }
+        let request = kvrpcpb::CleanupRequest {
+            key: self.primary.to_bytes(),
+            start_version: self.start_ts.version(),
+            current_ts: BEFORE_ALL_LOCKS_EXPIRE,
+            ..kvrpcpb::CleanupRequest::default()
+        };
+        let options = lock_options(&self.options, cx.config());
+        let mut call = RegionCall::to_key(request, options, self.backoff.take()).repeatable();
+        match call.start(cx) {
+            Poll::Ready(end) => self.on_ruled_out(cx, end),
+            Poll::Pending => {
+                self.phase = Phase::RulingOut(Box::new(call));
+                Poll::Pending
+            }
+        }
+    }
+
+    fn on_ruled_out(&mut self, cx: &mut Context<'_>, mut end: CallEnd<kvrpcpb::CleanupResponse>) -> Poll<Checked> {
+        self.backoff = end.backoff.take();
+        self.attempts += end.attempts;
+        let response = match end.into_result("Cleanup") {
+            Ok(response) => response,
+            Err(error) => return self.done(Err(error), false),
+        };
+        match response.error.map(|error| KeyError::from_proto(*error)) {
+            None if response.commit_version == 0 => {
+                let status = remember(cx, self.start_ts, FinalStatus::RolledBack);
+                self.done(Ok(status.into()), false)
+            }
+            None => {
+                let commit_ts = Timestamp::from_version(response.commit_version);
+                let status = remember(cx, self.start_ts, FinalStatus::Committed(commit_ts));
+                self.done(Ok(status.into()), false)
+            }
+            // It has locked its primary meanwhile: that lock says more.
+            Some(error @ KeyError::Locked(_)) => {
+                self.back_off(cx, BackoffKind::TxnNotFound, CallFailure::Key(Box::new(error)))
+            }
+            Some(error) => self.done(Err(Error::Key(error)), false),
+        }
     }
 
     /// The lock that was met is all that is known.
@@ -417,6 +475,10 @@ impl Machine for CheckTxnStatus {
             (Phase::BackingOff(timer), Event::Woken) if *timer == token => self.judge(cx),
             (Phase::Asking(call), event) => match call.handle(cx, token, event) {
                 Poll::Ready(end) => self.on_answer(cx, end),
+                Poll::Pending => Poll::Pending,
+            },
+            (Phase::RulingOut(call), event) => match call.handle(cx, token, event) {
+                Poll::Ready(end) => self.on_ruled_out(cx, end),
                 Poll::Pending => Poll::Pending,
             },
             // Not for this phase: ignored.

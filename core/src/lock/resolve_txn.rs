@@ -189,7 +189,7 @@ impl ResolveTxn {
         }))
     }
 
-    /// TiKV was to end it and could not look: others share the lock of its primary. A pessimistic lock can go all the same.
+    /// TiKV was to end it, and says that it is alive. A pessimistic lock can go all the same.
     fn end_by_force(&mut self, cx: &mut Context<'_>) -> Poll<TxnEnd> {
         if self.first().is_pessimistic() {
             return self.release_pessimistic(cx, Scope::Keys, Outcome::Released);

@@ -350,7 +350,7 @@ requests! {
         (batch 4), region, Write;
     /// Rolls one key back unless its transaction is alive.
     Cleanup(kvrpcpb::CleanupRequest) -> kvrpcpb::CleanupResponse, "Cleanup", "/tikvpb.Tikv/KvCleanup",
-        (batch 6), region, Write;
+        (batch 6), region, Write => key;
     /// [`Request::Get`] of several keys.
     BatchGet(kvrpcpb::BatchGetRequest) -> kvrpcpb::BatchGetResponse, "BatchGet", "/tikvpb.Tikv/KvBatchGet",
         (batch 7), region, Read;

@@ -1,10 +1,12 @@
 //! Locks in share mode.
 
 use tikv::{LockOptions, LockWait, Timestamp, Transaction, TransactionOptions, TxnState};
-use tikv_core::request::{Request, RequestKind};
+use tikv_core::request::{Request, RequestKind, Response};
+use tikv_proto::kvrpcpb::prewrite_request::PessimisticAction;
+use tikv_proto::kvrpcpb::{Mutation, Op, PessimisticLockRequest, PrewriteRequest};
 use tikv_sim::cluster::Effect;
 
-use crate::world::{Started, World, keys, millis, secs, some};
+use crate::world::{KEYS, Other, Started, World, keys, millis, secs, some};
 
 /// What is shared. Each transaction has a primary of its own beside it.
 const SHARED: &str = "shared";
@@ -185,4 +187,75 @@ fn who_locks_fairly_waits_for_those_that_share_the_key() {
     assert_eq!(holders(&world), [fair.start_ts()]);
     fair.rollback().expect("open");
     assert_eq!(fair.state(), TxnState::RolledBack);
+}
+
+/// Of a transaction that is about to commit: the lock of a key that it shares is prewritten.
+fn prewrite_shared(world: &World, txn: &Other, key: &'static str) {
+    let (start, primary_lock) = (txn.start_ts.version(), txn.primary.into());
+    let mutation = |op: Op| vec![Mutation { op: op.into(), key: key.into(), ..Mutation::default() }];
+    let lock = PessimisticLockRequest {
+        mutations: mutation(Op::SharedPessimisticLock),
+        primary_lock,
+        start_version: start,
+        for_update_ts: start,
+        lock_ttl: txn.ttl.as_millis() as u64,
+        ..PessimisticLockRequest::default()
+    };
+    let Response::PessimisticLock(response) = world.ask(key, lock.clone()) else { panic!() };
+    assert!(response.errors.is_empty() && response.region_error.is_none(), "{response:?}");
+    let prewrite = PrewriteRequest {
+        mutations: mutation(Op::SharedLock),
+        primary_lock: lock.primary_lock,
+        start_version: start,
+        for_update_ts: start,
+        lock_ttl: lock.lock_ttl,
+        pessimistic_actions: vec![PessimisticAction::DoPessimisticCheck.into()],
+        ..PrewriteRequest::default()
+    };
+    let Response::Prewrite(response) = world.ask(key, prewrite) else { panic!() };
+    assert!(response.errors.is_empty() && response.region_error.is_none(), "{response:?}");
+}
+
+/// T16: each has lost the lock of its primary, which the other shares now. Both clients are dead.
+#[test]
+fn who_share_the_locks_of_each_others_primaries_are_cleared_away_when_their_time_is_up() {
+    for is_swept in [false, true] {
+        let world = World::new();
+        world.write(&KEYS, "before");
+        let (one, two) = (Other::new(&world, KEYS[0]), Other::new(&world, KEYS[1]));
+        prewrite_shared(&world, &one, KEYS[1]);
+        prewrite_shared(&world, &two, KEYS[0]);
+        if is_swept {
+            let (locks, now) = (world.client.locks(), world.timestamp());
+            assert_eq!(world.run(locks.sweep::<&str>(.., now)).expect("none can be in the way").locks, 2);
+        } else {
+            let began = world.now();
+            world.write(&KEYS[..2], "after");
+            let took = world.now().saturating_since(began);
+            assert!(took >= millis(900) && took < secs(10), "they have a second: {took:?}");
+        }
+        assert!(world.locks().is_empty());
+        assert_eq!(world.read(KEYS[0]), some(if is_swept { "before" } else { "after" }));
+        // Neither can come back.
+        for (txn, key) in [(&one, KEYS[0]), (&two, KEYS[1])] {
+            let Response::Prewrite(response) = world.ask(key, txn.prewrite_request(key, "late")) else { panic!() };
+            assert!(!response.errors.is_empty(), "it was ruled out");
+        }
+    }
+}
+
+/// T16: one has committed before the other locked what was its primary.
+#[test]
+fn a_commit_under_shared_locks_counts() {
+    let world = World::new();
+    world.write(&KEYS, "before");
+    let (committed, sharing) = (Other::new(&world, KEYS[0]), Other::new(&world, KEYS[1]));
+    committed.prewrite(&world, KEYS[0], "after");
+    committed.prewrite(&world, KEYS[2], "after");
+    let commit_ts = world.timestamp();
+    committed.commit(&world, KEYS[0], commit_ts);
+    let sharing = Other { start_ts: world.timestamp(), ..sharing };
+    prewrite_shared(&world, &sharing, KEYS[0]);
+    world.pass(secs(2));
+    assert_eq!(world.read_all(&KEYS), [some("after"), some("before"), some("after")]);
 }

@@ -1,13 +1,14 @@
 use std::time::Duration;
 
 use tikv_proto::kvrpcpb::{
-    Action, CheckTxnStatusRequest, CheckTxnStatusResponse, KeyError as WireError, PrimaryMismatch,
+    Action, CheckTxnStatusRequest, CheckTxnStatusResponse, CleanupRequest, CleanupResponse, KeyError as WireError,
+    PrimaryMismatch,
 };
 use tikv_proto::{errorpb, kvrpcpb};
 
 use super::*;
 use crate::backoff::BackoffKind;
-use crate::error::{Error, FaultKind, KeyError, PdError};
+use crate::error::{Error, Execution, Fault, FaultKind, KeyError, PdError};
 use crate::knowledge::txn_status::FinalStatus;
 use crate::lock::{Alive, CheckTxnStatus, Checked, TxnStatus};
 use crate::machine::script::maybe_executed;
@@ -243,14 +244,81 @@ fn a_prewritten_lock_that_names_a_wrong_primary_is_an_error() {
     assert_eq!(checked.result, Err(Error::Key(KeyError::PrimaryMismatch(Box::new(other)))));
 }
 
+/// The locks that others share on `k`.
+fn shared() -> LockInfo {
+    LockInfo { kind: kvrpcpb::Op::SharedLock, ..lock("k", "", Timestamp::ZERO) }
+}
+
 #[test]
-fn a_transaction_whose_primary_others_share_by_now_counts_as_alive() {
-    let shared = LockInfo { kind: kvrpcpb::Op::SharedLock, ..lock("k", "", Timestamp::ZERO) };
-    for (now, ms_before_expired) in [(ts(10_100), TTL - 99), (ts(10_000 + 2 * TTL), 0)] {
-        let (checked, _) = answered(&lock("a", "k", ts(10_000)), now, primary_mismatch(&shared));
-        let alive = Alive { ttl_ms: TTL, ms_before_expired, commits_after_caller: false, primary: None };
-        assert_eq!(checked.result, Ok(TxnStatus::Alive(Box::new(alive))), "it may have ended, but nobody says so");
+fn a_transaction_whose_primary_others_share_by_now_counts_as_alive_as_long_as_the_lock_that_was_met() {
+    let (checked, _) = answered(&lock("a", "k", ts(10_000)), ts(10_100), primary_mismatch(&shared()));
+    let alive = Alive { ttl_ms: TTL, ms_before_expired: TTL - 99, commits_after_caller: false, primary: None };
+    assert_eq!(checked.result, Ok(TxnStatus::Alive(Box::new(alive))), "it may have ended, but nobody says so");
+}
+
+/// TiKV finds shared locks at its primary, and its time is up: it is being ruled out.
+fn ruling_out(check: CheckTxnStatus, now: Timestamp) -> Script<CheckTxnStatus> {
+    let mut script = script(check, now);
+    script.expect_call(1, |_: &CheckTxnStatusRequest| {});
+    script.reply(primary_mismatch(&shared()));
+    expect_cleanup(&mut script);
+    script
+}
+
+fn expect_cleanup(script: &mut Script<CheckTxnStatus>) {
+    script.expect_call(1, |request: &CleanupRequest| {
+        assert_eq!((&request.key[..], request.start_version), (&b"k"[..], ts(10_000).version()));
+        assert_eq!(request.current_ts, 1, "a lock of its own is left alone, whatever its age");
+    });
+}
+
+/// Else two transactions that share the locks of each other's primaries would stay for good.
+#[test]
+fn it_is_ruled_out_where_others_share_the_lock_of_its_primary_once_its_time_is_up() {
+    let met = lock("a", "k", ts(10_000));
+    let late = ts(10_000 + 2 * TTL);
+    let of_txn = CheckTxnStatus::of_txn(ts(10_000), "k".into(), Timestamp::ZERO, options(), backoff());
+    let cases = [(check(&met), late), (check(&met).whatever_its_age(), ts(10_001)), (of_txn, ts(10_001))];
+    for (check, now) in cases {
+        let mut script = ruling_out(check, now);
+        script.reply(CleanupResponse::default());
+        assert_eq!(script.expect_done().result, Ok(TxnStatus::RolledBack));
+        assert_eq!(script.knowledge.txn_statuses.get(ts(10_000)), Some(FinalStatus::RolledBack));
     }
+}
+
+#[test]
+fn a_commit_that_shared_locks_have_hidden_is_found() {
+    let mut script = ruling_out(check(&lock("a", "k", ts(10_000))), ts(10_000 + 2 * TTL));
+    script.reply(CleanupResponse { commit_version: ts(10_050).version(), ..CleanupResponse::default() });
+    assert_eq!(script.expect_done().result, Ok(TxnStatus::Committed(ts(10_050))));
+    assert_eq!(script.knowledge.txn_statuses.get(ts(10_000)), Some(FinalStatus::Committed(ts(10_050))));
+}
+
+#[test]
+fn a_lock_that_has_come_to_its_primary_meanwhile_decides() {
+    let met = lock("a", "k", ts(10_000));
+    let mut script = ruling_out(check(&met), ts(10_000 + 2 * TTL));
+    let own = WireError { locked: Some(Box::new(to_proto(&lock("k", "k", ts(10_000))))), ..Default::default() };
+    script.reply(CleanupResponse { error: Some(Box::new(own)), ..CleanupResponse::default() });
+    script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::TxnNotFound)));
+    script.wake();
+    script.expect_call(1, |_: &CheckTxnStatusRequest| {});
+    script.reply(ended(Action::TtlExpireRollback));
+    assert_eq!(script.expect_done().result, Ok(TxnStatus::RolledBack));
+}
+
+#[test]
+fn what_keeps_it_from_being_ruled_out_is_told() {
+    let late = ts(10_000 + 2 * TTL);
+    let mut script = ruling_out(check(&lock("a", "k", ts(10_000))), late);
+    let odd = WireError { abort: "no".to_owned(), ..Default::default() };
+    script.reply(CleanupResponse { error: Some(Box::new(odd)), ..CleanupResponse::default() });
+    assert_eq!(script.expect_done().result, Err(Error::Key(KeyError::Abort("no".to_owned()))));
+
+    let mut script = ruling_out(check(&lock("a", "k", ts(10_000))), late);
+    script.fault(Fault::new(FaultKind::Closed, Execution::NotSent, "store-1"));
+    assert_eq!(script.expect_done().result, Err(Error::Closed));
 }
 
 #[test]
