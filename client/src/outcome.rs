@@ -29,6 +29,9 @@ impl Client {
     /// # }
     /// ```
     ///
+    /// The answer is to be trusted as long as garbage is not collected past `start_ts`: the record of a commit may go with the version
+    /// that it wrote, and who asks afterwards is told that nothing was written.
+    ///
     /// client-go: `LockResolver.GetTxnStatus`.
     ///
     /// # Errors

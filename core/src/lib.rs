@@ -27,10 +27,12 @@
 //! | reads at one timestamp | [`snapshot`] |
 //! | transactions | [`txn`] |
 //! | raw calls | [`raw`] |
+//! | what looks after a cluster | [`admin`] |
 //! | all of it behind one value | [`engine`] |
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod backoff;
 pub mod canary;
 pub mod codec;

@@ -28,12 +28,13 @@ use crate::request::pd::PdResponse;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
-use crate::{lock, oracle, route, snapshot, split, txn};
+use crate::{admin, lock, pd, route, snapshot, split, txn};
 
 /// The machines that declare their phases.
 pub fn phases() -> impl Iterator<Item = &'static Phases> {
-    const SINGLE: &[&Phases] = &[&oracle::PHASES, &split::PHASES];
-    let all = [SINGLE, route::PHASES, lock::PHASES, snapshot::PHASES, txn::PHASES, txn::PIPELINED_PHASES];
+    const SINGLE: &[&Phases] = &[&pd::PHASES, &split::PHASES];
+    let all =
+        [SINGLE, route::PHASES, lock::PHASES, snapshot::PHASES, txn::PHASES, txn::PIPELINED_PHASES, admin::PHASES];
     all.into_iter().flatten().copied()
 }
 

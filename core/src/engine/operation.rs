@@ -5,8 +5,10 @@ use std::task::Poll;
 use crate::error::Error;
 use crate::keyspace::KeyCodec;
 use crate::machine::{Abandoned, Context, Event, Machine, Token};
+use crate::pd::AskPd;
+use crate::request::pd::{GcBarrier, GcState};
 use crate::timestamp::Timestamp;
-use crate::{lock, oracle, raw, snapshot, split, txn};
+use crate::{admin, lock, oracle, raw, snapshot, split, txn};
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident($machine:ty) -> $output:ty, $codec:ident;)+) => {
@@ -93,6 +95,16 @@ operations! {
     ScanLocks(lock::ScanLocks) -> Result<Vec<crate::error::LockInfo>, Error>, Txn;
     /// Resolves all old locks of a range.
     SweepLocks(lock::SweepLocks) -> Result<lock::Swept, Error>, Txn;
+    /// Collects garbage.
+    CollectGarbage(admin::CollectGarbage) -> Result<admin::Collected, Error>, Txn;
+    /// How far garbage collection is.
+    GetGcState(AskPd<admin::GetGcState>) -> Result<GcState, Error>, Txn;
+    /// Keeps old versions from being collected.
+    SetGcBarrier(AskPd<admin::SetGcBarrier>) -> Result<GcBarrier, Error>, Txn;
+    /// Lets them be collected.
+    DeleteGcBarrier(AskPd<admin::DeleteGcBarrier>) -> Result<Option<GcBarrier>, Error>, Txn;
+    /// Drops a range of keys from every store.
+    DestroyRange(admin::DestroyRange) -> Result<(), Error>, Txn;
     /// Value of a raw key.
     RawGet(raw::Get) -> Result<Option<bytes::Bytes>, Error>, Raw;
     /// Writes a raw key.

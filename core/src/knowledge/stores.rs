@@ -37,6 +37,17 @@ pub enum Engine {
     TiFlash,
 }
 
+impl Engine {
+    /// What the labels of a store say.
+    #[must_use]
+    pub fn of(store: &metapb::Store) -> Self {
+        let is_tiflash = |label: &metapb::StoreLabel| {
+            label.key == "engine" && matches!(label.value.as_str(), "tiflash" | "tiflash_compute")
+        };
+        if store.labels.iter().any(is_tiflash) { Engine::TiFlash } else { Engine::TiKv }
+    }
+}
+
 /// Whether a store is worth a try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Liveness {
@@ -85,10 +96,7 @@ impl StoreRegistry {
     /// late reports about the old address count for nothing.
     pub fn learn(&self, store: &metapb::Store) {
         let labels: Vec<_> = store.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect();
-        let is_tiflash = |(key, value): &(String, String)| {
-            key == "engine" && matches!(value.as_str(), "tiflash" | "tiflash_compute")
-        };
-        let engine = if labels.iter().any(is_tiflash) { Engine::TiFlash } else { Engine::TiKv };
+        let engine = Engine::of(store);
         self.write(|stores| match stores.get_mut(&store.id) {
             Some(known) => {
                 let known = Arc::make_mut(known);

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::backoff::BackoffKind;
+use crate::error::PdError;
+use crate::machine::SleepReason;
 use crate::machine::script::{Script, not_sent, ts};
 
 #[test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tikv_proto::{metapb, pdpb};
 
+use super::gc;
 use super::setback::Setback;
 use crate::error::PdError;
 use crate::key::KeyRange;
@@ -34,6 +35,16 @@ pub mod path {
     pub const SCATTER_REGION: &str = "/pdpb.PD/ScatterRegion";
     /// What is being done to a region.
     pub const GET_OPERATOR: &str = "/pdpb.PD/GetOperator";
+    /// How far garbage collection is.
+    pub const GET_GC_STATE: &str = "/pdpb.PD/GetGCState";
+    /// What nobody reads any more.
+    pub const ADVANCE_TXN_SAFE_POINT: &str = "/pdpb.PD/AdvanceTxnSafePoint";
+    /// What may be removed.
+    pub const ADVANCE_GC_SAFE_POINT: &str = "/pdpb.PD/AdvanceGCSafePoint";
+    /// What must not be removed.
+    pub const SET_GC_BARRIER: &str = "/pdpb.PD/SetGCBarrier";
+    /// What need not be kept any more.
+    pub const DELETE_GC_BARRIER: &str = "/pdpb.PD/DeleteGCBarrier";
 }
 
 /// The method in a gRPC path.
@@ -49,7 +60,7 @@ fn header(cluster_id: u64) -> Option<pdpb::RequestHeader> {
     Some(pdpb::RequestHeader { cluster_id, ..Default::default() })
 }
 
-fn bytes(message: &impl Message) -> Bytes {
+pub(super) fn bytes(message: &impl Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
@@ -107,6 +118,11 @@ pub(super) fn encode(request: &PdRequest, cluster_id: u64) -> Option<(&'static s
         PdRequest::IsScattering { region_id } => {
             (path_of(request), bytes(&pdpb::GetOperatorRequest { header, region_id: *region_id }))
         }
+        PdRequest::GcState
+        | PdRequest::AdvanceTxnSafePoint { .. }
+        | PdRequest::AdvanceGcSafePoint { .. }
+        | PdRequest::SetGcBarrier(_)
+        | PdRequest::DeleteGcBarrier { .. } => (path_of(request), gc::encode(request, header)),
     })
 }
 
@@ -122,6 +138,11 @@ pub(super) fn path_of(request: &PdRequest) -> &'static str {
         PdRequest::AllStores => path::GET_ALL_STORES,
         PdRequest::ScatterRegions { .. } => path::SCATTER_REGION,
         PdRequest::IsScattering { .. } => path::GET_OPERATOR,
+        PdRequest::GcState => path::GET_GC_STATE,
+        PdRequest::AdvanceTxnSafePoint { .. } => path::ADVANCE_TXN_SAFE_POINT,
+        PdRequest::AdvanceGcSafePoint { .. } => path::ADVANCE_GC_SAFE_POINT,
+        PdRequest::SetGcBarrier(_) => path::SET_GC_BARRIER,
+        PdRequest::DeleteGcBarrier { .. } => path::DELETE_GC_BARRIER,
     }
 }
 
@@ -188,6 +209,15 @@ pub(super) fn decode(
             checked(response.header.as_ref())?;
             let is_running = response.status() == pdpb::OperatorStatus::Running;
             Ok(PdResponse::IsScattering(is_running && &response.desc[..] == b"scatter-region"))
+        }
+        PdRequest::GcState
+        | PdRequest::AdvanceTxnSafePoint { .. }
+        | PdRequest::AdvanceGcSafePoint { .. }
+        | PdRequest::SetGcBarrier(_)
+        | PdRequest::DeleteGcBarrier { .. } => {
+            let (header, answer) = gc::decode(request, body).map_err(undecodable)?;
+            checked(header.as_ref())?;
+            answer.ok_or_else(|| nonsense("another answer than to what was asked"))
         }
     }
 }

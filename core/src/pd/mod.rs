@@ -10,15 +10,18 @@
 //! | `discovery` | who leads |
 //! | `tso` | timestamps |
 //! | `query` | regions and stores |
-//! | `message`, `setback` | questions as bytes, bytes as answers, and what a failure means |
+//! | `message`, `gc`, `setback` | questions as bytes, bytes as answers, and what a failure means |
+//! | `ask` | the machine of an operation that asks until it is answered |
 //!
 //! What an answer teaches (timestamps, regions, stores) is for the driver to put into
 //! [`Knowledge`](crate::knowledge::Knowledge): it sees every answer.
 //!
 //! client-go: `pd.Client` with `servicediscovery`, `clients/tso` and `clients/router`.
 
+mod ask;
 mod discovery;
 mod effect;
+mod gc;
 mod member;
 mod message;
 mod query;
@@ -28,6 +31,8 @@ mod tests;
 mod tso;
 mod waiting;
 
+pub(crate) use ask::PHASES;
+pub use ask::{AskPd, Question};
 use discovery::{Discovery, Finding, Service};
 use effect::Effects;
 pub use effect::{CallId, PdEffect, PdInput, PdTimer, StreamId};

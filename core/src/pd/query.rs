@@ -266,7 +266,12 @@ fn normal(request: &PdRequest) -> PdRequest {
         | PdRequest::Store { .. }
         | PdRequest::AllStores
         | PdRequest::ScatterRegions { .. }
-        | PdRequest::IsScattering { .. } => {}
+        | PdRequest::IsScattering { .. }
+        | PdRequest::GcState
+        | PdRequest::AdvanceTxnSafePoint { .. }
+        | PdRequest::AdvanceGcSafePoint { .. }
+        | PdRequest::SetGcBarrier(_)
+        | PdRequest::DeleteGcBarrier { .. } => {}
     }
     request
 }

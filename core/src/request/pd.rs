@@ -4,6 +4,7 @@
 //! finds the leader. Keys here are as PD knows them (encoded by the key space's codec).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tikv_proto::metapb;
@@ -66,6 +67,25 @@ pub enum PdRequest {
         /// The region's id.
         region_id: u64,
     },
+    /// How far garbage collection is, and what holds it back.
+    GcState,
+    /// From now on nobody reads what is older than `target`. PD goes as far as barriers let it.
+    AdvanceTxnSafePoint {
+        /// Where to.
+        target: Timestamp,
+    },
+    /// TiKV may remove what only a reader older than `target` would see.
+    AdvanceGcSafePoint {
+        /// Where to; at most the txn safe point.
+        target: Timestamp,
+    },
+    /// Old versions are needed from some timestamp on. Whoever has a barrier of that name has it moved.
+    SetGcBarrier(GcBarrier),
+    /// They are not needed any more.
+    DeleteGcBarrier {
+        /// The barrier's name.
+        id: String,
+    },
 }
 
 /// PD's answer to a [`PdRequest`].
@@ -85,6 +105,45 @@ pub enum PdResponse {
     Scattered,
     /// Answers [`PdRequest::IsScattering`].
     IsScattering(bool),
+    /// Answers [`PdRequest::GcState`].
+    GcState(Box<GcState>),
+    /// Answers [`PdRequest::AdvanceTxnSafePoint`] and [`PdRequest::AdvanceGcSafePoint`].
+    SafePoint(Box<AdvancedSafePoint>),
+    /// Answers [`PdRequest::SetGcBarrier`], and [`PdRequest::DeleteGcBarrier`] with what was there.
+    GcBarrier(Option<Box<GcBarrier>>),
+}
+
+/// How far garbage collection is. client-go: `gc.GCState`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GcState {
+    /// Nobody reads below it any more, nor begins to.
+    pub txn_safe_point: Timestamp,
+    /// TiKV may have removed what only a reader below it would see.
+    pub gc_safe_point: Timestamp,
+    /// What holds the txn safe point back.
+    pub barriers: Vec<GcBarrier>,
+}
+
+/// Keeps old versions from being collected. client-go: `gc.GCBarrierInfo`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GcBarrier {
+    /// Its name, unique in the cluster.
+    pub id: String,
+    /// The oldest timestamp that is still read.
+    pub ts: Timestamp,
+    /// How much longer it stands, in whole seconds; `None` until it is deleted.
+    pub ttl: Option<Duration>,
+}
+
+/// How far a safe point got. client-go: `gc.AdvanceTxnSafePointResult`, `gc.AdvanceGCSafePointResult`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AdvancedSafePoint {
+    /// Where it was.
+    pub old: Timestamp,
+    /// Where it is.
+    pub new: Timestamp,
+    /// PD's words for what keeps it from going further; empty for nothing.
+    pub blocker: String,
 }
 
 /// A region as PD describes it; keys still encoded.

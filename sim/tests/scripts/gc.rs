@@ -1,6 +1,6 @@
-//! Garbage collection resolves all locks up to a safe point, whether their transactions are alive or not.
+//! Garbage collection resolves all locks up to a safe point, whether their transactions are alive or not; then versions go.
 
-use tikv::{Error, LockOptions, Swept, Timestamp, TransactionOptions, TxnStatus};
+use tikv::{Collected, Error, GcState, LockOptions, PdError, Swept, Timestamp, TransactionOptions, TxnStatus};
 use tikv_core::request::{Request, RequestKind, Response};
 use tikv_proto::kvrpcpb::CommitRequest;
 use tikv_sim::cluster::{Effect, Fault};
@@ -198,4 +198,151 @@ fn shared_locks_are_swept_each_for_its_transaction() {
     let error = world.run(txns[1].commit()).expect_err("it was ended");
     assert!(!error.is_undetermined(), "{error:?}");
     assert_eq!(world.read_all(&["0b", "0c"]), [None, some("v")]);
+}
+
+// ---- The whole of it ----
+
+fn collect(world: &World, safe_point: Timestamp) -> Result<Collected, Error> {
+    let gc = world.client.gc().with_timeout(secs(30));
+    world.run(async move { gc.collect(safe_point).await })
+}
+
+fn state(world: &World) -> GcState {
+    let gc = world.client.gc();
+    world.run(async move { gc.state().await }).expect("PD answers")
+}
+
+/// What a snapshot of some time ago finds.
+fn read_at(world: &World, at: Timestamp, key: &'static str) -> Option<String> {
+    let snapshot = world.client.snapshot_at(at);
+    world.run(async move { snapshot.get(key).await }).expect("it can be read").as_ref().map(crate::world::text)
+}
+
+#[test]
+fn versions_that_nobody_reads_any_more_go_and_the_newest_stay() {
+    let world = World::new();
+    let oldest = world.write(&KEYS, "oldest");
+    world.write(&KEYS, "older");
+    let abandoned = Other::new(&world, "never");
+    let safe_point = world.timestamp();
+    let newest = world.write(&KEYS[..1], "newest");
+    abandoned.prewrite(&world, "never", "v");
+    let collected = collect(&world, safe_point).expect("nothing is in the way");
+    assert_eq!((collected.safe_point, collected.blocker.as_str(), collected.swept.locks), (safe_point, "", 1));
+    let known = state(&world);
+    assert_eq!((known.txn_safe_point, known.gc_safe_point), (safe_point, safe_point));
+    world.pass(secs(60));
+    assert_eq!(read_at(&world, oldest, KEYS[0]), None, "TiKV has removed it");
+    assert_eq!(read_at(&world, safe_point, KEYS[0]), some("older"), "the newest of then");
+    assert_eq!(read_at(&world, newest, KEYS[0]), some("newest"));
+    assert_eq!(world.read_all(&KEYS), [some("newest"), some("older"), some("older")]);
+}
+
+#[test]
+fn a_barrier_holds_it_back_until_it_is_deleted_or_its_time_is_over() {
+    let world = World::new();
+    let gc = world.client.gc();
+    let oldest = world.write(&KEYS, "oldest");
+    world.write(&KEYS, "newest");
+    let set = world.run(gc.set_barrier("backup", oldest, None)).expect("nothing is collected yet");
+    assert_eq!((set.id.as_str(), set.ts, set.ttl), ("backup", oldest, None));
+    let collected = collect(&world, world.timestamp()).expect("PD goes as far as it may");
+    assert_eq!(collected.safe_point, oldest);
+    assert!(collected.blocker.contains("backup"), "{collected:?}");
+    assert_eq!(state(&world).barriers, std::slice::from_ref(&set));
+    world.pass(secs(60));
+    assert_eq!(read_at(&world, oldest, KEYS[0]), some("oldest"));
+    assert_eq!(world.run(gc.delete_barrier("backup")), Ok(Some(set)));
+    assert_eq!(world.run(gc.delete_barrier("backup")), Ok(None));
+
+    let now = world.timestamp();
+    let set = world.run(gc.set_barrier("backup", now, Some(millis(4_500)))).expect("it is not behind");
+    assert_eq!(set.ttl, Some(secs(5)), "rounded up");
+    assert_eq!(collect(&world, world.timestamp()).expect("PD answers").safe_point, now);
+    world.pass(secs(6));
+    let safe_point = world.timestamp();
+    assert_eq!(collect(&world, safe_point).expect("its time is over").safe_point, safe_point);
+    let behind = world.run(gc.set_barrier("backup", now, None)).expect_err("versions may be gone");
+    assert!(matches!(behind, Error::Pd(PdError::Refused { .. })), "{behind}");
+}
+
+/// Either would be for good.
+#[test]
+fn a_safe_point_neither_goes_back_nor_lies_in_the_future() {
+    let world = World::new();
+    world.write(&KEYS, "v");
+    let (before, safe_point) = (world.timestamp(), world.timestamp());
+    collect(&world, safe_point).expect("nothing is in the way");
+    let (back, began) = (collect(&world, before), world.now());
+    assert!(matches!(back, Err(Error::Pd(PdError::Refused { .. }))), "{back:?}");
+    assert!(world.now().saturating_since(began) < secs(1), "it is not tried again");
+    for future in [Timestamp::MAX, Timestamp::compose(world.timestamp().physical_ms() + 60_000, 0)] {
+        let refused = collect(&world, future);
+        assert!(matches!(refused, Err(Error::InvalidArgument(_))), "{refused:?}");
+    }
+    assert_eq!(state(&world).txn_safe_point, safe_point);
+    assert_eq!(
+        collect(&world, safe_point).map(|collected| collected.safe_point),
+        Ok(safe_point),
+        "again, but no further"
+    );
+}
+
+#[test]
+fn nothing_goes_while_there_may_be_a_lock() {
+    let world = World::new();
+    let oldest = world.write(&KEYS, "oldest");
+    world.write(&KEYS, "newest");
+    let safe_point = world.timestamp();
+    (1..=3).for_each(|store| world.simulation().stop_store(store).expect("it runs"));
+    let error = collect(&world, safe_point).expect_err("no store answers");
+    assert!(error.is_timeout(), "{error}");
+    let known = state(&world);
+    assert_eq!((known.txn_safe_point, known.gc_safe_point), (safe_point, Timestamp::ZERO));
+    (1..=3).for_each(|store| world.simulation().start_store(store).expect("it was stopped"));
+    world.pass(secs(60));
+    assert_eq!(read_at(&world, oldest, KEYS[0]), some("oldest"));
+    assert_eq!(collect(&world, safe_point).map(|collected| collected.safe_point), Ok(safe_point));
+}
+
+#[test]
+fn without_pd_it_ends_in_time() {
+    let world = World::new();
+    let safe_point = world.timestamp();
+    world.set_pd_cut_off(true);
+    let gc = world.client.gc().with_timeout(secs(2));
+    let (result, took) = world.timed(async move { gc.collect(safe_point).await });
+    assert!(result.expect_err("PD is gone").is_timeout());
+    assert_eq!(took, secs(2));
+}
+
+#[test]
+fn a_range_is_dropped_from_every_store_with_its_versions_and_locks() {
+    let world = World::new();
+    let keys = ["0k", "a1", "a2", "b"];
+    let before = world.write(&keys, "v");
+    let other = Other::new(&world, "a3");
+    other.prewrite(&world, "a3", "never");
+    let gc = world.client.gc();
+    let destroy = gc.clone();
+    world.run(async move { destroy.destroy_range("a".."b").await }).expect("the stores answer");
+    assert_eq!(world.read_all(&keys), [some("v"), None, None, some("v")]);
+    assert_eq!(read_at(&world, before, "a1"), None);
+    assert!(world.locks().is_empty());
+    let mut stores: Vec<u64> = world.seen(RequestKind::UnsafeDestroyRange).iter().map(|seen| seen.store_id).collect();
+    stores.sort_unstable();
+    assert_eq!(stores, [1, 2, 3]);
+    let unbounded = world.run(async move { gc.destroy_range("a"..).await });
+    assert!(matches!(unbounded, Err(Error::InvalidArgument(_))), "{unbounded:?}");
+}
+
+#[test]
+fn a_store_that_is_down_for_a_moment_drops_the_range_afterwards() {
+    let world = World::new();
+    world.write(&["a1"], "v");
+    let lost = Fault::new(Effect::LoseReply).on(RequestKind::UnsafeDestroyRange);
+    world.inject(lost);
+    let gc = world.client.gc();
+    world.run(async move { gc.destroy_range("a".."b").await }).expect("it is asked again");
+    assert_eq!((world.count(RequestKind::UnsafeDestroyRange), world.read("a1")), (4, None));
 }
