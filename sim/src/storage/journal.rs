@@ -77,9 +77,14 @@ impl Journal {
         });
     }
 
-    /// `replaced` is the record that was there before: one that only gets another flag is nothing new.
+    /// `replaced` is the record that was there before. One that only gets another flag is nothing new, unless the flag says that
+    /// the transaction which began at that timestamp is rolled back.
     pub(super) fn add_write(&mut self, key: &Key, commit_ts: Timestamp, write: &Write, replaced: Option<&Write>) {
-        if replaced.is_some_and(|old| old.start_ts == write.start_ts && old.kind == write.kind) {
+        if let Some(old) = replaced.filter(|old| old.start_ts == write.start_ts && old.kind == write.kind) {
+            if write.has_overlapped_rollback && !old.has_overlapped_rollback {
+                let start_ts = commit_ts;
+                self.add(|| Change::Ended { key: key.clone(), start_ts, commit_ts, op: Op::Rollback });
+            }
             return;
         }
         let op = match write.kind {

@@ -2,8 +2,8 @@ use tikv_core::timestamp::Timestamp;
 use tikv_proto::kvrpcpb::write_conflict::Reason;
 use tikv_proto::kvrpcpb::{Action, Op, PrewriteRequest, WriteConflict};
 
-use crate::storage::Refusal;
 use crate::storage::harness::{Store, check_status, cleanup, commit, lock_shared, prewrite, put, rollback};
+use crate::storage::{Change, Refusal};
 
 #[test]
 fn a_protected_rollback_becomes_a_flag_on_a_version_at_its_start_ts() {
@@ -31,6 +31,21 @@ fn a_flag_on_another_version_tells_that_the_transaction_is_rolled_back() {
     let prewritten = store.call(&prewrite(10, "k", vec![put("k", "late")]));
     let reason = prewritten.errors[0].conflict.as_ref().map(WriteConflict::reason);
     assert_eq!(reason, Some(Reason::SelfRolledBack));
+}
+
+#[test]
+fn the_journal_tells_of_a_rollback_that_is_only_a_flag() {
+    let mut store = Store::new();
+    store.write("k", "old", 5, 10);
+    store.storage.enable_journal();
+    let mut changes = Vec::new();
+    for told in [true, false] {
+        store.call(&cleanup(10, "k"));
+        store.storage.take_changes(&mut changes);
+        let ts = Timestamp::from_version(10);
+        let ended = Change::Ended { key: "k".into(), start_ts: ts, commit_ts: ts, op: Op::Rollback };
+        assert_eq!(std::mem::take(&mut changes), if told { vec![ended] } else { Vec::new() });
+    }
 }
 
 #[test]
