@@ -7,13 +7,13 @@ use crate::backoff::budget;
 use crate::config::Config;
 use crate::error::Error;
 use crate::pd::{AskPd, Question};
-use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcState, PdRequest, PdResponse};
+use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcRequest, GcState, PdRequest, PdResponse};
 use crate::route;
 use crate::timestamp::Timestamp;
 
-/// A question with the budget of all questions about garbage collection, 20 s times the weight.
+/// A question with the budget of all that are asked here, 20 s times the weight.
 pub(super) fn ask<Q: Question>(config: &Config, question: Q) -> AskPd<Q> {
-    AskPd::new(question, route::budget(config, budget::GC_STATE))
+    AskPd::new(question, route::budget(config, budget::ADMIN))
 }
 
 /// How far garbage collection is. client-go: `GCStatesClient.GetGCState`.
@@ -84,7 +84,7 @@ impl Question for GetGcState {
     const IS_REFUSAL_FINAL: bool = true;
 
     fn request(&self) -> PdRequest {
-        PdRequest::GcState
+        PdRequest::Gc(GcRequest::State)
     }
 
     fn answer(response: PdResponse) -> Option<GcState> {
@@ -101,7 +101,7 @@ impl Question for SetGcBarrier {
     const IS_REFUSAL_FINAL: bool = true;
 
     fn request(&self) -> PdRequest {
-        PdRequest::SetGcBarrier(self.0.clone())
+        PdRequest::Gc(GcRequest::SetBarrier(self.0.clone()))
     }
 
     fn answer(response: PdResponse) -> Option<GcBarrier> {
@@ -118,7 +118,7 @@ impl Question for DeleteGcBarrier {
     const IS_REFUSAL_FINAL: bool = true;
 
     fn request(&self) -> PdRequest {
-        PdRequest::DeleteGcBarrier { id: self.id.clone() }
+        PdRequest::Gc(GcRequest::DeleteBarrier { id: self.id.clone() })
     }
 
     fn answer(response: PdResponse) -> Option<Option<GcBarrier>> {
@@ -135,7 +135,7 @@ impl Question for AdvanceTxnSafePoint {
     const IS_REFUSAL_FINAL: bool = true;
 
     fn request(&self) -> PdRequest {
-        PdRequest::AdvanceTxnSafePoint { target: self.0 }
+        PdRequest::Gc(GcRequest::AdvanceTxnSafePoint { target: self.0 })
     }
 
     fn answer(response: PdResponse) -> Option<AdvancedSafePoint> {
@@ -149,7 +149,7 @@ impl Question for AdvanceGcSafePoint {
     const IS_REFUSAL_FINAL: bool = true;
 
     fn request(&self) -> PdRequest {
-        PdRequest::AdvanceGcSafePoint { target: self.0 }
+        PdRequest::Gc(GcRequest::AdvanceGcSafePoint { target: self.0 })
     }
 
     fn answer(response: PdResponse) -> Option<AdvancedSafePoint> {

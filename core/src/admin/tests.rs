@@ -16,7 +16,7 @@ use crate::lock::Swept;
 use crate::machine::script::{Script, knowledge, not_sent, region, ts};
 use crate::machine::{Event, SleepReason, Token};
 use crate::pd::AskPd;
-use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcState, PdRequest, PdResponse};
+use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcRequest, GcState, PdRequest, PdResponse};
 use crate::route::CallOptions;
 use crate::time::Time;
 use crate::timestamp::Timestamp;
@@ -45,7 +45,7 @@ fn advancing() -> Script<CollectGarbage> {
     let mut script = collect();
     script.expect_timestamp();
     script.timestamp(ts(200));
-    script.expect_pd(&PdRequest::AdvanceTxnSafePoint { target: ts(100) });
+    script.expect_pd(&PdRequest::Gc(GcRequest::AdvanceTxnSafePoint { target: ts(100) }));
     script
 }
 
@@ -59,7 +59,7 @@ fn locks_are_resolved_between_the_two_safe_points() {
     script.pd(advanced(50, 100, "nothing to speak of"));
     expect_sweep(&mut script, ts(100));
     script.reply(ScanLockResponse::default());
-    script.expect_pd(&PdRequest::AdvanceGcSafePoint { target: ts(100) });
+    script.expect_pd(&PdRequest::Gc(GcRequest::AdvanceGcSafePoint { target: ts(100) }));
     script.pd(advanced(50, 100, ""));
     let swept = Swept { regions: 1, locks: 0 };
     let collected = Collected { safe_point: ts(100), blocker: String::new(), swept };
@@ -73,7 +73,7 @@ fn nothing_is_collected_beyond_what_pd_allows() {
     script.pd(advanced(50, 70, "a backup"));
     expect_sweep(&mut script, ts(70));
     script.reply(ScanLockResponse::default());
-    script.expect_pd(&PdRequest::AdvanceGcSafePoint { target: ts(70) });
+    script.expect_pd(&PdRequest::Gc(GcRequest::AdvanceGcSafePoint { target: ts(70) }));
     script.pd(advanced(50, 70, ""));
     let collected = script.expect_done().expect("PD agrees");
     assert_eq!((collected.safe_point, collected.blocker.as_str()), (ts(70), "a backup"));
@@ -89,7 +89,7 @@ fn a_safe_point_in_the_future_is_refused_before_pd_hears_of_it() {
         if is_refused {
             assert!(matches!(script.expect_done(), Err(Error::InvalidArgument(_))));
         } else {
-            script.expect_pd(&PdRequest::AdvanceTxnSafePoint { target: ts(100) });
+            script.expect_pd(&PdRequest::Gc(GcRequest::AdvanceTxnSafePoint { target: ts(100) }));
         }
     }
 }
@@ -114,7 +114,7 @@ fn it_ends_with_the_first_error_and_goes_no_further() {
     script.pd(advanced(50, 100, ""));
     expect_sweep(&mut script, ts(100));
     script.reply(ScanLockResponse::default());
-    script.expect_pd(&PdRequest::AdvanceGcSafePoint { target: ts(100) });
+    script.expect_pd(&PdRequest::Gc(GcRequest::AdvanceGcSafePoint { target: ts(100) }));
     assert_eq!(script.pd(Err(refused())).expect_done(), Err(Error::Pd(refused())));
 }
 
@@ -126,7 +126,7 @@ fn as_many_regions_as_wanted_are_swept_at_once() {
         let mut script = Script::with_knowledge(machine, regions);
         script.expect_timestamp();
         script.timestamp(ts(200));
-        script.expect_pd(&PdRequest::AdvanceTxnSafePoint { target: ts(100) });
+        script.expect_pd(&PdRequest::Gc(GcRequest::AdvanceTxnSafePoint { target: ts(100) }));
         script.pd(advanced(50, 100, ""));
         for _ in 0..expected {
             expect_sweep(&mut script, ts(100));
@@ -269,18 +269,18 @@ fn the_state_and_the_barriers_are_what_pd_says() {
     let config = Config::default();
     let state = GcState { txn_safe_point: ts(9), gc_safe_point: ts(8), barriers: vec![barrier(None)] };
     let mut script = Script::new(GetGcState::ask(&config));
-    script.expect_pd(&PdRequest::GcState);
+    script.expect_pd(&PdRequest::Gc(GcRequest::State));
     script.pd(Ok(PdResponse::GcState(Box::new(state.clone()))));
     assert_eq!(script.expect_done(), Ok(state));
 
     let minute = barrier(Some(Duration::from_secs(60)));
     let mut script = Script::new(SetGcBarrier::ask(&config, minute.clone()).expect("it makes sense"));
-    script.expect_pd(&PdRequest::SetGcBarrier(minute.clone()));
+    script.expect_pd(&PdRequest::Gc(GcRequest::SetBarrier(minute.clone())));
     script.pd(Ok(PdResponse::GcBarrier(Some(Box::new(minute.clone())))));
     assert_eq!(script.expect_done(), Ok(minute.clone()));
 
     let mut script = Script::new(DeleteGcBarrier::ask(&config, "backup").expect("a name"));
-    script.expect_pd(&PdRequest::DeleteGcBarrier { id: "backup".to_owned() });
+    script.expect_pd(&PdRequest::Gc(GcRequest::DeleteBarrier { id: "backup".to_owned() }));
     script.pd(Ok(PdResponse::GcBarrier(Some(Box::new(minute.clone())))));
     assert_eq!(script.expect_done(), Ok(Some(minute)));
 }
@@ -299,14 +299,14 @@ fn barriers_have_names_and_time_to_stand() {
 fn a_refusal_is_told_at_once_and_a_failure_is_waited_out() {
     let ask = || -> Script<AskPd<GetGcState>> { Script::new(GetGcState::ask(&Config::default())) };
     let mut script = ask();
-    script.expect_pd(&PdRequest::GcState);
+    script.expect_pd(&PdRequest::Gc(GcRequest::State));
     assert_eq!(script.pd(Err(refused())).expect_done(), Err(Error::Pd(refused())));
     let mut script = ask();
-    script.expect_pd(&PdRequest::GcState);
+    script.expect_pd(&PdRequest::Gc(GcRequest::State));
     script.pd(Err(PdError::Fault(not_sent())));
     script.expect_sleep(|_, reason| assert_eq!(reason, SleepReason::Backoff(BackoffKind::PdRpc)));
     script.wake();
-    script.expect_pd(&PdRequest::GcState);
+    script.expect_pd(&PdRequest::Gc(GcRequest::State));
     script.pd(Ok(PdResponse::GcState(Box::default())));
     assert_eq!(script.expect_done(), Ok(GcState::default()));
 }
@@ -315,7 +315,7 @@ fn a_refusal_is_told_at_once_and_a_failure_is_waited_out() {
 #[test]
 fn what_answers_something_else_is_not_taken() {
     let mut script = Script::new(GetGcState::ask(&Config::default()));
-    script.expect_pd(&PdRequest::GcState);
+    script.expect_pd(&PdRequest::Gc(GcRequest::State));
     script.pd(Ok(PdResponse::Scattered)).expect_nothing();
     assert_eq!(script.take_output(), None);
 }

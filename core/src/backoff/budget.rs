@@ -43,8 +43,8 @@ pub const ASYNC_RESOLVE_LOCK: Duration = Duration::from_secs(40);
 pub const GC_RESOLVE_LOCK: Duration = Duration::from_secs(100);
 /// Locating the next region of a range task.
 pub const LOCATE_REGION: Duration = Duration::from_secs(20);
-/// One question to PD about garbage collection. client-go leaves retries to its caller.
-pub const GC_STATE: Duration = Duration::from_secs(20);
+/// One question to PD about garbage collection, or which stores there are. client-go leaves retries to its caller.
+pub const ADMIN: Duration = Duration::from_secs(20);
 /// Dropping a range from one store. client-go does not repeat it.
 pub const DESTROY_RANGE: Duration = Duration::from_secs(20);
 /// Deleting a range within one region.

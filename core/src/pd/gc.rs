@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prost::{DecodeError, Message};
 use tikv_proto::pdpb::{self, RequestHeader, ResponseHeader};
 
-use super::message::bytes;
-use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcState, PdRequest, PdResponse};
+use super::message::{bytes, path};
+use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcRequest, GcState, PdResponse};
 use crate::timestamp::Timestamp;
 
 /// The keyspace of all that belongs to none, which collect together.
@@ -16,65 +16,74 @@ const NULL_KEYSPACE: u32 = u32::MAX;
 /// A TTL that never ends.
 const FOREVER: i64 = i64::MAX;
 
-/// The body of a question; empty if it is not about garbage collection.
-pub(super) fn encode(request: &PdRequest, header: Option<RequestHeader>) -> Bytes {
+/// The RPC that carries a question.
+pub(super) fn path_of(request: &GcRequest) -> &'static str {
+    match request {
+        GcRequest::State => path::GET_GC_STATE,
+        GcRequest::AdvanceTxnSafePoint { .. } => path::ADVANCE_TXN_SAFE_POINT,
+        GcRequest::AdvanceGcSafePoint { .. } => path::ADVANCE_GC_SAFE_POINT,
+        GcRequest::SetBarrier(_) => path::SET_GC_BARRIER,
+        GcRequest::DeleteBarrier { .. } => path::DELETE_GC_BARRIER,
+    }
+}
+
+/// The body of a question.
+pub(super) fn encode(request: &GcRequest, header: Option<RequestHeader>) -> Bytes {
     let keyspace_scope =
         Some(pdpb::KeyspaceScope { keyspace: Some(pdpb::keyspace_scope::Keyspace::KeyspaceId(NULL_KEYSPACE)) });
     match request {
-        PdRequest::GcState => {
+        GcRequest::State => {
             bytes(&pdpb::GetGcStateRequest { header, keyspace_scope, ..pdpb::GetGcStateRequest::default() })
         }
-        PdRequest::AdvanceTxnSafePoint { target } => {
+        GcRequest::AdvanceTxnSafePoint { target } => {
             bytes(&pdpb::AdvanceTxnSafePointRequest { header, keyspace_scope, target: target.version() })
         }
-        PdRequest::AdvanceGcSafePoint { target } => {
+        GcRequest::AdvanceGcSafePoint { target } => {
             bytes(&pdpb::AdvanceGcSafePointRequest { header, keyspace_scope, target: target.version() })
         }
-        PdRequest::SetGcBarrier(barrier) => bytes(&pdpb::SetGcBarrierRequest {
+        GcRequest::SetBarrier(barrier) => bytes(&pdpb::SetGcBarrierRequest {
             header,
             keyspace_scope,
             barrier_id: barrier.id.clone(),
             barrier_ts: barrier.ts.version(),
             ttl_seconds: ttl_seconds(barrier.ttl),
         }),
-        PdRequest::DeleteGcBarrier { id } => {
+        GcRequest::DeleteBarrier { id } => {
             bytes(&pdpb::DeleteGcBarrierRequest { header, keyspace_scope, barrier_id: id.clone() })
         }
-        _ => Bytes::new(),
     }
 }
 
-/// The header of an answer, and what it says; `None` if there is nothing in it, or the question is another.
+/// The header of an answer, and what it says; `None` if that is nothing.
 pub(super) fn decode(
-    request: &PdRequest,
+    request: &GcRequest,
     body: Bytes,
 ) -> Result<(Option<ResponseHeader>, Option<PdResponse>), DecodeError> {
     Ok(match request {
-        PdRequest::GcState => {
+        GcRequest::State => {
             let response = pdpb::GetGcStateResponse::decode(body)?;
             (response.header, response.gc_state.map(|state| PdResponse::GcState(Box::new(state_of(state)))))
         }
-        PdRequest::AdvanceTxnSafePoint { .. } => {
+        GcRequest::AdvanceTxnSafePoint { .. } => {
             let response = pdpb::AdvanceTxnSafePointResponse::decode(body)?;
             let points = (response.old_txn_safe_point, response.new_txn_safe_point);
             (response.header, Some(safe_point(points, response.blocker_description)))
         }
-        PdRequest::AdvanceGcSafePoint { .. } => {
+        GcRequest::AdvanceGcSafePoint { .. } => {
             let response = pdpb::AdvanceGcSafePointResponse::decode(body)?;
             let points = (response.old_gc_safe_point, response.new_gc_safe_point);
             (response.header, Some(safe_point(points, String::new())))
         }
-        PdRequest::SetGcBarrier(_) => {
+        GcRequest::SetBarrier(_) => {
             let response = pdpb::SetGcBarrierResponse::decode(body)?;
             let barrier = response.new_barrier_info.map(|info| Box::new(barrier_of(info)));
             (response.header, barrier.map(|barrier| PdResponse::GcBarrier(Some(barrier))))
         }
-        PdRequest::DeleteGcBarrier { .. } => {
+        GcRequest::DeleteBarrier { .. } => {
             let response = pdpb::DeleteGcBarrierResponse::decode(body)?;
             let barrier = response.deleted_barrier_info.map(|info| Box::new(barrier_of(info)));
             (response.header, Some(PdResponse::GcBarrier(barrier)))
         }
-        _ => (None, None),
     })
 }
 

@@ -118,11 +118,7 @@ pub(super) fn encode(request: &PdRequest, cluster_id: u64) -> Option<(&'static s
         PdRequest::IsScattering { region_id } => {
             (path_of(request), bytes(&pdpb::GetOperatorRequest { header, region_id: *region_id }))
         }
-        PdRequest::GcState
-        | PdRequest::AdvanceTxnSafePoint { .. }
-        | PdRequest::AdvanceGcSafePoint { .. }
-        | PdRequest::SetGcBarrier(_)
-        | PdRequest::DeleteGcBarrier { .. } => (path_of(request), gc::encode(request, header)),
+        PdRequest::Gc(question) => (path_of(request), gc::encode(question, header)),
     })
 }
 
@@ -138,11 +134,7 @@ pub(super) fn path_of(request: &PdRequest) -> &'static str {
         PdRequest::AllStores => path::GET_ALL_STORES,
         PdRequest::ScatterRegions { .. } => path::SCATTER_REGION,
         PdRequest::IsScattering { .. } => path::GET_OPERATOR,
-        PdRequest::GcState => path::GET_GC_STATE,
-        PdRequest::AdvanceTxnSafePoint { .. } => path::ADVANCE_TXN_SAFE_POINT,
-        PdRequest::AdvanceGcSafePoint { .. } => path::ADVANCE_GC_SAFE_POINT,
-        PdRequest::SetGcBarrier(_) => path::SET_GC_BARRIER,
-        PdRequest::DeleteGcBarrier { .. } => path::DELETE_GC_BARRIER,
+        PdRequest::Gc(question) => gc::path_of(question),
     }
 }
 
@@ -210,14 +202,10 @@ pub(super) fn decode(
             let is_running = response.status() == pdpb::OperatorStatus::Running;
             Ok(PdResponse::IsScattering(is_running && &response.desc[..] == b"scatter-region"))
         }
-        PdRequest::GcState
-        | PdRequest::AdvanceTxnSafePoint { .. }
-        | PdRequest::AdvanceGcSafePoint { .. }
-        | PdRequest::SetGcBarrier(_)
-        | PdRequest::DeleteGcBarrier { .. } => {
-            let (header, answer) = gc::decode(request, body).map_err(undecodable)?;
+        PdRequest::Gc(question) => {
+            let (header, answer) = gc::decode(question, body).map_err(undecodable)?;
             checked(header.as_ref())?;
-            answer.ok_or_else(|| nonsense("another answer than to what was asked"))
+            answer.ok_or_else(|| nonsense("nothing of what was asked for"))
         }
     }
 }

@@ -267,11 +267,7 @@ fn normal(request: &PdRequest) -> PdRequest {
         | PdRequest::AllStores
         | PdRequest::ScatterRegions { .. }
         | PdRequest::IsScattering { .. }
-        | PdRequest::GcState
-        | PdRequest::AdvanceTxnSafePoint { .. }
-        | PdRequest::AdvanceGcSafePoint { .. }
-        | PdRequest::SetGcBarrier(_)
-        | PdRequest::DeleteGcBarrier { .. } => {}
+        | PdRequest::Gc(_) => {}
     }
     request
 }

@@ -67,8 +67,15 @@ pub enum PdRequest {
         /// The region's id.
         region_id: u64,
     },
-    /// How far garbage collection is, and what holds it back.
-    GcState,
+    /// About garbage collection.
+    Gc(GcRequest),
+}
+
+/// A question to PD about garbage collection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GcRequest {
+    /// How far it is, and what holds it back.
+    State,
     /// From now on nobody reads what is older than `target`. PD goes as far as barriers let it.
     AdvanceTxnSafePoint {
         /// Where to.
@@ -80,9 +87,9 @@ pub enum PdRequest {
         target: Timestamp,
     },
     /// Old versions are needed from some timestamp on. Whoever has a barrier of that name has it moved.
-    SetGcBarrier(GcBarrier),
+    SetBarrier(GcBarrier),
     /// They are not needed any more.
-    DeleteGcBarrier {
+    DeleteBarrier {
         /// The barrier's name.
         id: String,
     },
@@ -105,11 +112,11 @@ pub enum PdResponse {
     Scattered,
     /// Answers [`PdRequest::IsScattering`].
     IsScattering(bool),
-    /// Answers [`PdRequest::GcState`].
+    /// Answers [`GcRequest::State`].
     GcState(Box<GcState>),
-    /// Answers [`PdRequest::AdvanceTxnSafePoint`] and [`PdRequest::AdvanceGcSafePoint`].
+    /// Answers [`GcRequest::AdvanceTxnSafePoint`] and [`GcRequest::AdvanceGcSafePoint`].
     SafePoint(Box<AdvancedSafePoint>),
-    /// Answers [`PdRequest::SetGcBarrier`], and [`PdRequest::DeleteGcBarrier`] with what was there.
+    /// Answers [`GcRequest::SetBarrier`], and [`GcRequest::DeleteBarrier`] with what was there.
     GcBarrier(Option<Box<GcBarrier>>),
 }
 

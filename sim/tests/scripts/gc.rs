@@ -5,7 +5,7 @@ use tikv_core::request::{Request, RequestKind, Response};
 use tikv_proto::kvrpcpb::CommitRequest;
 use tikv_sim::cluster::{Effect, Fault};
 
-use crate::world::{KEYS, Other, World, keys, millis, secs, some};
+use crate::world::{KEYS, Other, World, keys, millis, secs, some, text};
 
 /// Resolves everything from before now.
 fn sweep(world: &World) -> Swept {
@@ -215,7 +215,7 @@ fn state(world: &World) -> GcState {
 /// What a snapshot of some time ago finds.
 fn read_at(world: &World, at: Timestamp, key: &'static str) -> Option<String> {
     let snapshot = world.client.snapshot_at(at);
-    world.run(async move { snapshot.get(key).await }).expect("it can be read").as_ref().map(crate::world::text)
+    world.run(async move { snapshot.get(key).await }).expect("it can be read").as_ref().map(text)
 }
 
 #[test]

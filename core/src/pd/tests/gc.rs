@@ -7,7 +7,7 @@ use tikv_proto::pdpb;
 use super::script::{PdScript, error_header, header};
 use crate::error::PdError;
 use crate::pd::path;
-use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcState, PdRequest, PdResponse};
+use crate::request::pd::{AdvancedSafePoint, GcBarrier, GcRequest, GcState, PdRequest, PdResponse};
 use crate::timestamp::Timestamp;
 
 fn ts(version: u64) -> Timestamp {
@@ -30,7 +30,7 @@ fn barrier(ttl: Option<Duration>) -> GcBarrier {
 #[test]
 fn the_state_tells_safe_points_and_barriers() {
     let mut script = PdScript::connected();
-    script.ask(1, PdRequest::GcState);
+    script.ask(1, PdRequest::Gc(GcRequest::State));
     let request = script.expect_call::<pdpb::GetGcStateRequest>("pd-1", path::GET_GC_STATE);
     assert_eq!((request.keyspace_scope, request.exclude_gc_barriers), (no_keyspace(), false));
     let gc_state = Some(pdpb::GcState {
@@ -48,7 +48,7 @@ fn the_state_tells_safe_points_and_barriers() {
 #[test]
 fn safe_points_advance_as_far_as_pd_says() {
     let mut script = PdScript::connected();
-    script.ask(1, PdRequest::AdvanceTxnSafePoint { target: ts(9) });
+    script.ask(1, PdRequest::Gc(GcRequest::AdvanceTxnSafePoint { target: ts(9) }));
     let request = script.expect_call::<pdpb::AdvanceTxnSafePointRequest>("pd-1", path::ADVANCE_TXN_SAFE_POINT);
     assert_eq!((request.keyspace_scope, request.target), (no_keyspace(), 9));
     script.reply(pdpb::AdvanceTxnSafePointResponse {
@@ -60,7 +60,7 @@ fn safe_points_advance_as_far_as_pd_says() {
     let advanced = AdvancedSafePoint { old: ts(5), new: ts(7), blocker: "backup".to_owned() };
     assert_eq!(script.expect_answer(1), Ok(PdResponse::SafePoint(Box::new(advanced))));
 
-    script.ask(2, PdRequest::AdvanceGcSafePoint { target: ts(7) });
+    script.ask(2, PdRequest::Gc(GcRequest::AdvanceGcSafePoint { target: ts(7) }));
     let request = script.expect_call::<pdpb::AdvanceGcSafePointRequest>("pd-1", path::ADVANCE_GC_SAFE_POINT);
     assert_eq!((request.keyspace_scope, request.target), (no_keyspace(), 7));
     let (old_gc_safe_point, new_gc_safe_point) = (4, 7);
@@ -80,7 +80,7 @@ fn the_time_of_a_barrier_is_rounded_up_to_seconds() {
         (None, i64::MAX),
     ];
     for (waiter, (ttl, expected)) in (1..).zip(times) {
-        script.ask(waiter, PdRequest::SetGcBarrier(barrier(ttl)));
+        script.ask(waiter, PdRequest::Gc(GcRequest::SetBarrier(barrier(ttl))));
         let request = script.expect_call::<pdpb::SetGcBarrierRequest>("pd-1", path::SET_GC_BARRIER);
         let asked = (request.barrier_id.as_str(), request.barrier_ts, request.ttl_seconds);
         assert_eq!((request.keyspace_scope, asked), (no_keyspace(), ("backup", 7, expected)));
@@ -94,7 +94,7 @@ fn the_time_of_a_barrier_is_rounded_up_to_seconds() {
 fn a_barrier_that_is_deleted_is_told_if_there_was_one() {
     let mut script = PdScript::connected();
     for (waiter, there_was) in [(1, Some(info(i64::MAX))), (2, None)] {
-        script.ask(waiter, PdRequest::DeleteGcBarrier { id: "backup".to_owned() });
+        script.ask(waiter, PdRequest::Gc(GcRequest::DeleteBarrier { id: "backup".to_owned() }));
         let request = script.expect_call::<pdpb::DeleteGcBarrierRequest>("pd-1", path::DELETE_GC_BARRIER);
         assert_eq!((request.keyspace_scope, request.barrier_id.as_str()), (no_keyspace(), "backup"));
         let told = there_was.is_some().then(|| Box::new(barrier(None)));
@@ -106,18 +106,18 @@ fn a_barrier_that_is_deleted_is_told_if_there_was_one() {
 #[test]
 fn a_refusal_is_told_in_pds_words_and_an_empty_answer_is_nonsense() {
     let mut script = PdScript::connected();
-    script.ask(1, PdRequest::AdvanceGcSafePoint { target: ts(3) });
+    script.ask(1, PdRequest::Gc(GcRequest::AdvanceGcSafePoint { target: ts(3) }));
     script.expect_call::<pdpb::AdvanceGcSafePointRequest>("pd-1", path::ADVANCE_GC_SAFE_POINT);
     let refusal = error_header(pdpb::ErrorType::Unknown, "a smaller value");
     script.reply(pdpb::AdvanceGcSafePointResponse { header: refusal, ..Default::default() });
     let Err(PdError::Refused { method: "AdvanceGCSafePoint", message, .. }) = script.expect_answer(1) else { panic!() };
     assert!(message.contains("a smaller value"), "{message}");
 
-    script.ask(2, PdRequest::GcState).expect_call::<pdpb::GetGcStateRequest>("pd-1", path::GET_GC_STATE);
+    script.ask(2, PdRequest::Gc(GcRequest::State)).expect_call::<pdpb::GetGcStateRequest>("pd-1", path::GET_GC_STATE);
     script.reply(pdpb::GetGcStateResponse { header: header(), ..Default::default() });
     assert!(matches!(script.expect_answer(2), Err(PdError::Malformed { method: "GetGCState", .. })));
 
-    script.ask(3, PdRequest::SetGcBarrier(barrier(None)));
+    script.ask(3, PdRequest::Gc(GcRequest::SetBarrier(barrier(None))));
     script.expect_call::<pdpb::SetGcBarrierRequest>("pd-1", path::SET_GC_BARRIER);
     script.reply(pdpb::SetGcBarrierResponse { header: header(), new_barrier_info: None });
     assert!(matches!(script.expect_answer(3), Err(PdError::Malformed { method: "SetGCBarrier", .. })));
